@@ -1,0 +1,7 @@
+"""``python -m debias_zoo`` is ``debias-zoo``."""
+
+from __future__ import annotations
+
+from .cli import main
+
+main()

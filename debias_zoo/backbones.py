@@ -1,0 +1,215 @@
+"""Any timm model as a backbone: logits, pooled features and the map after a stage, in one pass."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import ZooError, unknown
+from .seeds import seed_for
+from .torchvision_guard import import_timm
+
+import_timm()
+
+import timm  # noqa: E402  (after the guard, or timm cannot be imported)
+
+from . import nets  # noqa: E402, F401  (registers the papers' nets)
+
+NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "cifar": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""Per-channel mean and standard deviation, on pixels in [0, 1]."""
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std per channel, as the first layer of a network; image (B, C, H, W) in [0, 1]."""
+
+    def __init__(self, name: str, channels: int) -> None:
+        super().__init__()
+        if name not in NORMALIZATIONS:
+            raise unknown("normalisation", name, NORMALIZATIONS)
+        mean, std = (torch.tensor(value)[:channels].view(1, -1, 1, 1) for value in NORMALIZATIONS[name])
+        self.register_buffer("scale", 1.0 / std, persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, image, self.scale)
+
+
+class Backbone(nn.Module):
+    """A timm model with a tap.
+
+    Args:
+        name: a timm model's name (``list backbones`` shows the papers' own; any other timm model works).
+        classes: outputs of the classifier; 0: no classifier.
+        image_shape: (C, H, W) of what it will see.
+        normalize: one of ``NORMALIZATIONS``.
+        embed_dim: project the pooled features to this many dimensions, or None.
+        options: handed to the timm model.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        classes: int,
+        image_shape: tuple[int, int, int],
+        normalize: str = "none",
+        embed_dim: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.image_shape = image_shape
+        self.normalize = Normalize(normalize, image_shape[0])
+        self.model: Any = _create(name, classes if embed_dim is None else 0, image_shape, options)
+        if not hasattr(self.model, "forward_intermediates"):
+            raise ZooError(
+                f"backbone {name!r} cannot be tapped: its timm model has no forward_intermediates. "
+                "Use one that has, such as resnet18, convnext_atto or vit_tiny_patch16_224."
+            )
+        self.taps = len(self.model.feature_info)
+        self.default_tap = (self.taps - 1) // 2
+        self.dim: int = self.model.num_features if embed_dim is None else embed_dim
+        self.embed: nn.Module = nn.Identity()
+        self.classifier: nn.Module | None = None
+        if embed_dim is not None:
+            self.embed = nn.Linear(_pooled_dim(self.model, image_shape), embed_dim)
+            self.classifier = nn.Linear(embed_dim, classes) if classes else None
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, classes) logits. image: (B, C, H, W) in [0, 1]."""
+        return self.classify(self.features(image))
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, dim): the pooled embedding that the classifier reads."""
+        return self._pool(self.model.forward_features(self.normalize(image)))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """(B, classes) logits of features (B, dim)."""
+        head = self.classifier if self.classifier is not None else self.model.get_classifier()
+        logits: Tensor = head(features)
+        return logits
+
+    def tap(self, image: Tensor, stage: int | None = None) -> Tensor:
+        """(B, C_k, H_k, W_k): the map after ``stage`` (None: the middle one); later stages are not computed."""
+        index = self.tap_index(stage)
+        maps = self.model.forward_intermediates(
+            self.normalize(image), indices=[index], stop_early=True, intermediates_only=True
+        )
+        found: Tensor = maps[-1]
+        return found
+
+    def features_and_tap(self, image: Tensor, stage: int | None = None) -> tuple[Tensor, Tensor]:
+        """The pooled features and the map after ``stage``, of one pass."""
+        index = self.tap_index(stage)
+        last, maps = self.model.forward_intermediates(self.normalize(image), indices=[index])
+        return self._pool(last), maps[-1]
+
+    def tap_index(self, stage: int | None = None) -> int:
+        """The 0-based index of a tap; None: the middle one (after conv2 of LNL's net, layer2 of a ResNet)."""
+        if stage is None:
+            return self.default_tap
+        if not 0 <= stage < self.taps:
+            raise ZooError(f"backbone {self.name!r} has taps 0 ... {self.taps - 1}; got {stage}")
+        return stage
+
+    def tap_shape(self, stage: int | None = None) -> tuple[int, ...]:
+        """(C_k, H_k, W_k) of the map after ``stage``."""
+        probe = copy.deepcopy(self).to("meta").eval()
+        with torch.no_grad():
+            return tuple(probe.tap(torch.zeros(2, *self.image_shape, device="meta"), stage).shape[1:])
+
+    def parameters_below(self, stage: int | None = None) -> list[nn.Parameter]:
+        """The parameters that the map after ``stage`` depends on."""
+        probe = copy.deepcopy(self).to("meta").eval().requires_grad_(True)
+        below = probe.tap(torch.zeros(2, *self.image_shape, device="meta"), stage).sum()
+        grads = torch.autograd.grad(below, list(probe.parameters()), allow_unused=True)
+        return [own for own, grad in zip(self.parameters(), grads, strict=True) if grad is not None]
+
+    def _pool(self, last: Tensor) -> Tensor:
+        pooled: Tensor = self.embed(self.model.forward_head(last, pre_logits=True))
+        return pooled
+
+
+def _create(name: str, classes: int, image_shape: tuple[int, int, int], options: dict[str, Any]) -> nn.Module:
+    if not timm.is_model(name):
+        raise unknown("backbone", name, timm.list_models(), "any timm model can be named")
+    channels, height, width = image_shape
+    takes = inspect.signature(timm.model_entrypoint(name)).parameters
+    cfg = timm.get_pretrained_cfg(name)
+    if "img_size" not in options and ("img_size" in takes or (cfg is not None and cfg.fixed_input_size)):
+        options = {**options, "img_size": (height, width)}
+    try:
+        model: nn.Module = timm.create_model(name, num_classes=classes, in_chans=channels, **options)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise ZooError(f"backbone {name!r} cannot be built for images of {height} x {width}: {error}") from error
+    return model
+
+
+def _pooled_dim(model: Any, image_shape: tuple[int, int, int]) -> int:
+    probe = copy.deepcopy(model).to("meta").eval()
+    with torch.no_grad():
+        last = probe.forward_features(torch.zeros(2, *image_shape, device="meta"))
+        return int(probe.forward_head(last, pre_logits=True).shape[1])
+
+
+class BackboneFactory:
+    """Builds a trial's networks; each is initialised from (seed, role), so methods of one seed start alike.
+
+    Args:
+        name, options: the run's backbone. classes, image_shape, normalize: as in ``Backbone``.
+        seed: of the trial. teachers: trained, frozen methods by role.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        classes: int,
+        image_shape: tuple[int, int, int],
+        normalize: str,
+        seed: int,
+        options: dict[str, Any] | None = None,
+        teachers: dict[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.options = options or {}
+        self.classes = classes
+        self.image_shape = image_shape
+        self.normalize = normalize
+        self.seed = seed
+        self.teachers = teachers or {}
+
+    def __call__(
+        self,
+        name: str | None = None,
+        *,
+        role: str = "main",
+        head: bool = True,
+        embed_dim: int | None = None,
+        **options: Any,
+    ) -> Backbone:
+        """The run's backbone, or the one called ``name`` with its own options."""
+        own = self.options if name is None else {}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(self.seed, "backbone", role))
+            return Backbone(
+                name or self.name,
+                self.classes if head else 0,
+                self.image_shape,
+                self.normalize,
+                embed_dim,
+                **{**own, **options},
+            )
+
+    def teacher(self, role: str) -> Any:
+        """The trained, frozen method handed to this trial under ``role``."""
+        if role not in self.teachers:
+            raise ZooError(f"no teacher was handed over under the role {role!r}: name it in the method's needs()")
+        return self.teachers[role]

@@ -1,0 +1,188 @@
+"""The command line. Only click is imported here; commands import what they need, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import __version__
+from .errors import ZooError
+
+if TYPE_CHECKING:
+    from .grid import Grid
+
+FORMATS = ("rich", "latex", "markdown", "csv", "json")
+
+
+def _mendable(command: Callable[..., None]) -> Callable[..., None]:
+    """Print a ZooError as one line and exit with 2, without a traceback."""
+
+    @wraps(command)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except ZooError as error:
+            click.echo(f"error: {error}", err=True)
+            raise SystemExit(2) from error
+
+    return guarded
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="debias-zoo")
+def cli() -> None:
+    """Compare debiasing methods for image classifiers under one protocol.
+
+    \b
+    debias-zoo run --methods lnl,blindeye,rebias --dataset cmnist
+    debias-zoo report runs/ --format latex -o table.tex
+
+    Exit codes: 0 all went well; 1 a trial or a check failed; 2 something was asked for that cannot be done;
+    130 interrupted.
+    """
+
+
+@cli.command()
+@click.option("--methods", required=True, help="Names, separated by commas; `debias-zoo list methods` shows them.")
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    required=True,
+    help="NAME[:KEY=VALUE,...]; repeatable. A list of values is a sweep: cmnist:variance=0.02,0.03.",
+)
+@click.option("--seeds", type=click.IntRange(1), help="How many seeds: 0 ... N-1. Neither this nor --seed: seed 0 alone.")
+@click.option("--seed", "seed_list", help="Which seeds, separated by commas.")
+@click.option("--backbone", help="A timm model instead of the recipe's; `debias-zoo list backbones`.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["quick", "standard", "paper"]),
+    default="standard",
+    show_default=True,
+    help="The budget: a look, an equal one for all methods, or each paper's own.",
+)
+@click.option(
+    "--set", "sets", multiple=True, metavar="METHOD.KEY=JSON", help="A setting, or METHOD.STAGE.KEY / METHOD.train.KEY."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:i] or mps.")
+@click.option("--jobs", default="auto", show_default=True, help="Trials side by side, or auto.")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True)
+@click.option(
+    "--data-root",
+    "root",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="DEBIAS_ZOO_DATA",
+    help="Where downloaded data lie.  [env: DEBIAS_ZOO_DATA]",
+)
+@_mendable
+def run(**options: Any) -> None:
+    """Train and compare methods; what is finished is not done again, what was killed is resumed."""
+    from .driver import drive
+
+    raise SystemExit(drive(**options))
+
+
+@cli.command()
+@click.argument("runs", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--format", "form", type=click.Choice(FORMATS), default="rich", show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there, not to the terminal.")
+@click.option("--standalone", is_flag=True, help="LaTeX: a whole document instead of a fragment.")
+@click.option("--methods", help="Only these, in this order.")
+@click.option("--split", default="test", show_default=True, help="The split whose numbers are shown.")
+@_mendable
+def report(runs: Path, form: str, output: Path | None, standalone: bool, methods: str | None, split: str) -> None:
+    """A table of finished runs: mean ± std over seeds."""
+    from .reports.table import build_table
+    from .store import read_results, write_text
+
+    if standalone and form != "latex":
+        raise ZooError("--standalone goes with --format latex")
+    results, problems = read_results(runs)
+    if not results:
+        unfinished = f" ({len(problems)} unfinished or failed: {problems[0]})" if problems else ""
+        raise ZooError(f"no finished trial under {runs}{unfinished}")
+    table = build_table(results, methods=_names(methods) if methods else None, problems=problems, split=split)
+    if form == "rich" and output is None:
+        _print_table(table)
+        return
+    from .reports.table import render
+
+    text = render(table, form, standalone=standalone)
+    if output is None:
+        click.echo(text, nl=not text.endswith("\n"))
+    else:
+        write_text(output, text)
+
+
+@cli.command(name="list")
+@click.argument("what", type=click.Choice(["methods", "datasets", "backbones"]))
+@click.option("--json", "as_json", is_flag=True, help="A list of objects.")
+@_mendable
+def list_(what: str, as_json: bool) -> None:
+    """What there is: methods, datasets or backbones."""
+    from .listing import rows
+
+    found = rows(what)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    from .listing import text
+
+    click.echo(text(what, found))
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="An object.")
+@_mendable
+def show(name: str, as_json: bool) -> None:
+    """All about one method, data set or backbone."""
+    from .listing import details, details_text
+
+    found = details(name)
+    click.echo(json.dumps(found, indent=1) if as_json else details_text(found))
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="A list of verdicts.")
+@_mendable
+def check(name: str, as_json: bool) -> None:
+    """Prove that a method keeps the contract: a registered NAME, or a FILE.py that defines one."""
+    from .checking import check_named, verdict_text
+
+    verdicts = check_named(name)
+    if as_json:
+        click.echo(json.dumps(verdicts, indent=1))
+    else:
+        click.echo(verdict_text(name, verdicts))
+    raise SystemExit(0 if all(verdict["status"] in {"passed", "expected"} for verdict in verdicts) else 1)
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in (piece.strip() for piece in text.split(",")) if name]
+
+
+def _print_table(table: Any) -> None:
+    from rich.console import Console
+
+    from .reports.terminal import render_rich
+
+    console = Console()
+    console.print(render_rich(table))
+
+
+def main() -> None:
+    """The entry point of ``debias-zoo``."""
+    try:
+        cli(prog_name="debias-zoo")
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(130)

@@ -1,0 +1,138 @@
+"""The BiasDataset contract: a card that says what the bias is, and splits of images, labels and bias labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from .errors import ZooError
+from .protocol import Settings
+
+Images = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+
+IGNORED = 255
+"""The value of a pixel of a dense bias map (uint8) that gives no loss."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A part of a data set, in memory.
+
+    Attributes:
+        images: uint8 (N, H, W, C). labels: int64 (N,). biases: int64 (N,), or None where not annotated.
+        bias_map: uint8 (N, heads, h, w), dense bias labels, ``IGNORED`` where there are none; or None.
+    """
+
+    images: Images
+    labels: Ints
+    biases: Ints | None = None
+    bias_map: Images | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        if self.images.ndim != 4 or self.images.dtype != np.uint8:
+            raise ZooError(f"images must be uint8 (N, H, W, C); got {self.images.dtype} {self.images.shape}")
+        for what, values in (("labels", self.labels), ("biases", self.biases), ("bias_map", self.bias_map)):
+            if values is not None and len(values) != n:
+                raise ZooError(f"{what} has {len(values)} rows, images {n}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def head(self, limit: int | None) -> Split:
+        """The first ``limit`` images; None: all."""
+        if limit is None or limit >= len(self):
+            return self
+        biases = None if self.biases is None else self.biases[:limit]
+        bias_map = None if self.bias_map is None else self.bias_map[:limit]
+        return Split(self.images[:limit], self.labels[:limit], biases, bias_map)
+
+    def group_counts(self, classes: int, biases: int) -> Ints | None:
+        """int64 (classes, biases): images by (label, bias); None where biases are not annotated."""
+        if self.biases is None:
+            return None
+        counts = np.bincount(self.labels * biases + self.biases, minlength=classes * biases)
+        return counts.reshape(classes, biases).astype(np.int64)
+
+
+class Card(BaseModel):
+    """What a data set is; ``show`` prints it.
+
+    Attributes:
+        classes, biases: names of the labels and of the bias attribute's values.
+        aligned: for each class, the biases that are bias-aligned with it.
+        bias_parts: sizes of the single bias columns whose product code the bias is.
+        bias_map: (heads, bins, h, w) of dense bias labels, or None.
+        training: for each protocol, settings that all methods share on this data.
+        eval_splits: splits that are evaluated after every epoch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str
+    about: str
+    citation: str
+    url: str
+    licence: str
+    origin: str
+    sha256: Mapping[str, str] = {}
+    classes: tuple[str, ...]
+    biases: tuple[str, ...]
+    aligned: tuple[tuple[int, ...], ...]
+    bias_parts: tuple[int, ...] = ()
+    bias_map: tuple[int, int, int, int] | None = None
+    image_shape: tuple[int, int, int]
+    backbone: str
+    normalize: str
+    training: Mapping[str, Settings]
+    eval_splits: tuple[str, ...]
+    test_splits: tuple[str, ...] = ("test",)
+
+
+class Params(BaseModel):
+    """Base of every data set's parameters: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BiasDataset:
+    """A data set whose label is tied to a bias in training and not in the test.
+
+    Subclasses state ``name``, ``version`` and ``title`` as literals, give a ``Params`` model and implement ``card``
+    and ``load``. ``version`` is raised when the same parameters give other images; old results stay valid under
+    the old version.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    title: ClassVar[str]
+    bias_attribute: ClassVar[str]
+
+    class Params(Params):
+        """No parameters."""
+
+    def __init__(self, params: Any = None) -> None:
+        self.params = params if params is not None else self.Params()
+
+    @property
+    def card(self) -> Card:
+        """The data card for these parameters."""
+        raise TypeError(f"{type(self).__name__} must define card")
+
+    def load(self, root: Path | None, split: str) -> Split:
+        """The split called ``split``. root: where downloaded data lie (``--data-root``), or None."""
+        raise TypeError(f"{type(self).__name__} must define load(root, split)")
+
+    def check(self, root: Path | None) -> None:
+        """Raise a ZooError if the data cannot be loaded: called before any work, must be quick."""
+
+    def fingerprint(self, root: Path | None) -> str:
+        """What identifies the data beyond name, version and parameters; part of a trial's identity."""
+        return ",".join(f"{name}={digest[:16]}" for name, digest in sorted(self.card.sha256.items()))

@@ -1,0 +1,181 @@
+"""``debias-zoo run``: say what will be done, do it, show the table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from .errors import ZooError
+from .estimate import expected_seconds, makespan
+from .executors import LocalExecutor
+from .grid import Grid, Request, build_grid, cores, default_precision, parse_set, pick_device
+from .progress import make_view
+from .reports.table import build_table
+from .reports.terminal import render_rich
+from .store import Folder, check_writable
+from .trial import Result, Trial
+
+FAILED, INTERRUPTED = 1, 130
+
+
+def drive(
+    methods: str,
+    datasets: Sequence[str],
+    seeds: int | None,
+    seed_list: str | None,
+    backbone: str | None,
+    protocol: str,
+    sets: Sequence[str],
+    device: str,
+    jobs: str,
+    precision: str,
+    out: Path,
+    root: Path | None,
+    console: Console | None = None,
+) -> int:
+    """Run a comparison as the options of ``debias-zoo run`` say; returns the exit code."""
+    console = console or Console()
+    device = pick_device(device)
+    request = Request(
+        methods=list(dict.fromkeys(piece.strip() for piece in methods.split(",") if piece.strip())),
+        datasets=datasets,
+        seeds=parse_seeds(seeds, seed_list),
+        protocol=protocol,
+        backbone=backbone,
+        sets=[parse_set(text) for text in sets],
+        precision=default_precision(device) if precision == "auto" else precision,
+        root=root,
+    )
+    grid = build_grid(request)
+    slots, threads = share_out(jobs, len(grid.trials), device)
+    check_writable(out)
+    for warning in grid.warnings:
+        _say(console, f"warning: {warning}")
+    todo = _unfinished(grid, out, console)
+    errors: dict[str, str] = {}
+    if todo:
+        seconds = expected_seconds(todo, out, root, device)
+        # of one seed, the longest first: the last worker is not left alone with a long one
+        todo.sort(key=lambda trial: (_rank(request, trial), -seconds[trial.identity]))
+        _announce(console, request, grid, todo, [seconds[t.identity] for t in todo], slots, threads, device, out)
+        try:
+            errors = _execute(console, todo, LocalExecutor(slots, threads, out, device, root))
+        except KeyboardInterrupt:
+            _say(console, "interrupted; what is finished is kept: the same command goes on from there")
+            return INTERRUPTED
+    _show(console, grid, out, errors)
+    return FAILED if errors else 0
+
+
+def parse_seeds(count: int | None, listed: str | None) -> list[int]:
+    """``--seeds N`` as 0 ... N-1, ``--seed a,b`` as named, neither as [0]."""
+    if count is not None and listed is not None:
+        raise ZooError("--seeds says how many seeds, --seed which: give one of them")
+    if listed is None:
+        return list(range(count or 1))
+    try:
+        seeds = [int(piece) for piece in listed.split(",")]
+    except ValueError:
+        seeds = [-1]
+    if min(seeds) < 0:
+        raise ZooError(f"--seed {listed}: seeds are whole numbers from 0, separated by commas")
+    return list(dict.fromkeys(seeds))
+
+
+def share_out(jobs: str, trials: int, device: str) -> tuple[int, int]:
+    """Slots, and threads of each.
+
+    The threads depend on the whole grid and not on what is left of it: sums over threads round differently, and a
+    resumed run must end with the same numbers.
+    """
+    here = cores()
+    if jobs == "auto":
+        slots = min(here, max(trials, 1)) if device == "cpu" else 1
+    elif jobs.isdigit() and int(jobs) > 0:
+        slots = int(jobs)
+    else:
+        raise ZooError(f"--jobs {jobs}: a whole number from 1, or auto")
+    return slots, max(1, here // slots)
+
+
+def _rank(request: Request, trial: Trial) -> tuple[int, int]:
+    """Teachers first, then seed by seed."""
+    asked = trial.method in request.methods
+    return (int(asked), request.seeds.index(trial.seed) if trial.seed in request.seeds else 0)
+
+
+def _unfinished(grid: Grid, out: Path, console: Console) -> list[Trial]:
+    def warn(text: str) -> None:
+        _say(console, f"warning: {text}")
+
+    return [trial for trial in grid.trials.values() if Folder(out / trial.folder, warn).result() is None]
+
+
+def _announce(
+    console: Console,
+    request: Request,
+    grid: Grid,
+    todo: list[Trial],
+    seconds: list[float],
+    slots: int,
+    threads: int,
+    device: str,
+    out: Path,
+) -> None:
+    done = len(grid.trials) - len(todo)
+    known = f" ({done} of {len(grid.trials)} are finished already)" if done else ""
+    first = todo[0]
+    seeds = ", ".join(str(seed) for seed in request.seeds)
+    _say(console, f"{len(todo)} trial{'s' * (len(todo) != 1)}{known}: {', '.join(request.methods)}")
+    _say(console, f"on {', '.join(request.datasets)}; seed{'s' * (len(request.seeds) != 1)} {seeds}")
+    _say(
+        console,
+        f"protocol {request.protocol}, {request.precision} on {device}, {slots} at a time with {threads} "
+        f"thread{'s' * (threads != 1)} each, backbone {', '.join(sorted({t.backbone for t in todo}))}",
+    )
+    for trial in todo:
+        if trial.seed == first.seed and trial.deviations:
+            _say(console, f"{trial.method}: differs from its paper: {'; '.join(trial.deviations)}")
+    _say(console, f"expected to take about {_duration(makespan(seconds, slots))}; results go to {out}/")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"
+
+
+def _execute(console: Console, todo: list[Trial], executor: LocalExecutor) -> dict[str, str]:
+    """Run the trials; the errors of those that failed, by identity."""
+    errors = {}
+    with make_view(console, todo) as view:
+        for event in executor.run(todo):
+            view.show(event)
+            if event.kind == "failed":
+                errors[event.trial.identity] = event.content["error"]
+    return errors
+
+
+def _show(console: Console, grid: Grid, out: Path, errors: dict[str, str]) -> None:
+    results: list[Result] = []
+    for identity in grid.asked:
+        result = Folder(out / grid.trials[identity].folder).result()
+        if result is not None:
+            results.append(result)
+    problems = [f"failed: {grid.trials[identity].label}: {text}" for identity, text in errors.items()]
+    if not results:
+        raise ZooError("no trial finished: " + "; ".join(problems))
+    methods = list(dict.fromkeys(grid.trials[identity].method for identity in grid.asked))
+    console.print(render_rich(build_table(results, methods=methods, problems=problems)))
+    if console.file is sys.stdout:
+        _say(console, f"for a paper: debias-zoo report {out} --format latex -o table.tex")
+
+
+def _say(console: Console, text: Any) -> None:
+    console.print(str(text), markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,83 @@
+"""How long a trial will take: from what the store has seen, or from timing a few steps of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from .method import Clock
+from .runner import load_splits, make_method
+from .store import read_results
+from .trainer import DeviceSplit, Engine, StagePlan, plan_stages, predict_split
+from .trial import Trial
+
+__all__ = ["expected_seconds", "makespan"]
+
+WARM_UP, TIMED = 2, 3
+START_SECONDS = 5.0
+"""Importing torch and making the data, once a worker."""
+
+
+def expected_seconds(trials: Iterable[Trial], out: Path, root: Path | None, device: str) -> dict[str, float]:
+    """Seconds by identity; trials that differ in nothing but the seed are timed once."""
+    seen: dict[str, float] = {}
+    if out.exists():
+        for result in read_results(out)[0]:
+            if result.environment.get("device") == device:
+                seen[_but_seed(result.trial)] = result.seconds["total"]
+    found = {}
+    for trial in trials:
+        key = _but_seed(trial)
+        if key not in seen:
+            seen[key] = _time(trial, out, root, device)
+        found[trial.identity] = seen[key]
+    return found
+
+
+def makespan(seconds: list[float], slots: int) -> float:
+    """Seconds until trials handed out in this order to ``slots`` workers are all done."""
+    free = [START_SECONDS] * max(slots, 1)
+    for value in seconds:
+        free[free.index(min(free))] += value
+    return max(free)
+
+
+def _but_seed(trial: Trial) -> str:
+    return trial.model_copy(update={"seed": 0, "needs": {}}).identity
+
+
+def _time(trial: Trial, out: Path, root: Path | None, device: str) -> float:
+    if trial.needs:
+        return 0.0  # its teacher is not trained yet, so it cannot be built
+    train, evals = load_splits(trial, root)
+    method = make_method(trial, train, out, device).to(device=torch.device(device), memory_format=torch.channels_last)
+    engine = Engine(method, device, trial.precision)
+    split = DeviceSplit(train, engine.device, method.sees_bias)
+    plans = plan_stages(method, trial.settings, trial.stages)
+    total = sum(_stage_seconds(engine, plan, split) for plan in plans)
+    probe = DeviceSplit(next(iter(evals.values())).head(512), engine.device, False)
+    started = time.perf_counter()
+    predict_split(engine, probe)
+    an_image = (time.perf_counter() - started) / len(probe)
+    images = sum(len(found) for found in evals.values())
+    return total + an_image * images * sum(plan.epochs for plan in plans)
+
+
+def _stage_seconds(engine: Engine, plan: StagePlan, split: DeviceSplit) -> float:
+    """Seconds of a stage, from a few of its steps; the weights are spoilt."""
+    size = plan.settings.batch_size or 1
+    steps = -(-len(split) // size)
+    engine.build_optimizers(plan.settings)
+    engine.method.train()
+    generator = torch.Generator(engine.device).manual_seed(0)
+    rows = torch.arange(min(size, len(split)), device=engine.device)
+    started = 0.0
+    for k in range(WARM_UP + TIMED):
+        if k == WARM_UP:
+            started = time.perf_counter()
+        clock = Clock(plan.stage.name, 0, plan.epochs, k, plan.epochs * steps, plan.epochs * steps)
+        engine.step(split.batch(rows, generator), clock)
+    return (time.perf_counter() - started) / TIMED * steps * plan.epochs

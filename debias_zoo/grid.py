@@ -1,0 +1,339 @@
+"""Methods x data sets x seeds -> trials, every name and value checked before any work."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ValidationError
+
+from .backbones import BackboneFactory
+from .dataset import BiasDataset
+from .errors import ZooError, unknown
+from .method import Method, Recipe, Task
+from .protocol import Settings, protocol
+from .registry import load_dataset, load_method
+from .seeds import seed_for
+from .trainer import plan_stages
+from .trial import Supervision, Trial
+
+TRAIN = "train"
+"""The name under which ``--set`` reaches the settings of every stage."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; texts as on the command line.
+
+    Attributes:
+        methods: names. datasets: ``name[:key=value,...]``. seeds: of the trials.
+        sets: (method, key or stage.key, value). precision: "fp32" or "bf16", decided.
+    """
+
+    methods: Sequence[str]
+    datasets: Sequence[str]
+    seeds: Sequence[int] = (0,)
+    protocol: str = "standard"
+    backbone: str | None = None
+    sets: Sequence[tuple[str, str, Any]] = ()
+    precision: str = "fp32"
+    root: Path | None = None
+
+
+@dataclass
+class Grid:
+    """Trials in the order they should run; ``asked`` are those whose rows the table shows.
+
+    Attributes:
+        trials: by identity, teachers before what needs them. warnings: things to say before starting.
+    """
+
+    trials: dict[str, Trial] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def add(self, trial: Trial, asked: bool = False) -> None:
+        """Add a trial after those it needs."""
+        for needed in trial.needs.values():
+            self.add(needed)
+        self.trials.setdefault(trial.identity, trial)
+        if asked and trial.identity not in self.asked:
+            self.asked.append(trial.identity)
+
+
+def build_grid(request: Request) -> Grid:
+    """All trials of a request. Raises a ZooError for anything that could not run."""
+    if not request.methods:
+        raise ZooError("no method is named: --methods a,b")
+    _check_sets(request)
+    datasets = [dataset for text in request.datasets for dataset in parse_datasets(text)]
+    for dataset in datasets:
+        dataset.check(request.root)
+    grid = Grid()
+    # seeds outermost: a first full row of the table appears early
+    for seed, dataset, name in itertools.product(request.seeds, datasets, request.methods):
+        grid.add(make_trial(name, dataset, seed, request), asked=True)
+    for trial in grid.trials.values():
+        dry_run(trial, request.root)
+    for dataset, name in itertools.product(datasets, dict.fromkeys(request.methods)):
+        grid.warnings += _bias_warnings(load_method(name), dataset)
+    return grid
+
+
+def parse_datasets(text: str) -> list[BiasDataset]:
+    """``name[:key=value,...]`` as data sets; a piece without ``key=`` continues the list before it: a sweep."""
+    name, _, rest = text.partition(":")
+    cls = load_dataset(name)
+    values: dict[str, list[str]] = {}
+    key = ""
+    for piece in filter(None, rest.split(",")):
+        if "=" in piece:
+            key, _, piece = piece.partition("=")
+            values[key] = []
+        elif not key:
+            raise ZooError(f"--dataset {text!r}: {piece!r} belongs to no key; write {name}:key=value,key=value")
+        values[key].append(piece)
+    if rest == "" and text.endswith(":"):
+        raise ZooError(f"--dataset {text!r}: nothing follows the colon")
+    known = cls.Params.model_fields
+    for key in values:
+        if key not in known:
+            raise unknown(f"parameter of data set {name!r}:", key, known)
+    sweeps = itertools.product(*([(key, value) for value in found] for key, found in values.items()))
+    return [cls(_validated(cls.Params, dict(sweep), f"data set {name!r}")) for sweep in sweeps]
+
+
+def _validated(model: type[BaseModel], values: dict[str, Any], who: str) -> Any:
+    """``model(**values)``, or a ZooError that says which value is wrong and what is allowed."""
+    known = model.model_fields
+    for key in values:
+        if key not in known:
+            raise unknown(f"setting of {who}:", key, known)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = str(first["loc"][0]) if first["loc"] else "?"
+        about = known[key].description if key in known else ""
+        raise ZooError(f"{who}: {key}={first['input']!r}: {first['msg']} ({about})") from error
+
+
+def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, config: Any = None) -> Trial:
+    """The trial of one method on one data set with one seed, with settings merged as ``protocol.py`` says."""
+    cls, card, how = load_method(name), dataset.card, protocol(request.protocol)
+    recipe = find_recipe(cls, dataset.name, request.protocol)
+    base = card.training.get(request.protocol, Settings())
+    own_config, own_train, own_stages = _sorted_sets(cls, request)
+    merged = {**recipe.config, **(config or {}), **own_config}
+    checked = _validated(cls.Config, merged, f"method {name!r}")
+    stages = {stage: found for stage, found in recipe.stages.items()}
+    for stage, found in own_stages.items():
+        stages[stage] = found.over(stages.get(stage, Settings()))
+    needs = {
+        role: make_trial(need.method, dataset, seed, request, dict(need.config))
+        for role, need in cls.needs(checked).items()
+    }
+    return Trial(
+        method=name,
+        method_version=cls.version,
+        dataset=dataset.name,
+        dataset_version=dataset.version,
+        params=dataset.params.model_dump(mode="json"),
+        fingerprint=dataset.fingerprint(request.root),
+        seed=seed,
+        protocol=request.protocol,
+        backbone=request.backbone or recipe.backbone or card.backbone,
+        backbone_options={} if request.backbone else recipe.backbone_options,
+        normalize=recipe.normalize or card.normalize,
+        precision=request.precision,
+        config=checked.model_dump(mode="json"),
+        settings=own_train.over(recipe.settings).over(base),
+        stages=stages,
+        train_limit=how.train_limit,
+        eval_limit=how.eval_limit,
+        needs=needs,
+        supervision=_supervision(cls, recipe, needs.values()),
+        source=recipe.source,
+        deviations=recipe.deviations,
+    )
+
+
+def find_recipe(cls: type[Method], dataset: str, protocol_name: str) -> Recipe:
+    """The method's recipe for a protocol on a data set; an empty one where the protocol does not need it.
+
+    ``quick`` takes what ``standard`` says about the method, but for the number of epochs.
+    """
+    wanted = "standard" if protocol_name == "quick" else protocol_name
+    for recipe in cls.recipes:
+        if recipe.protocol == wanted and recipe.dataset == dataset:
+            if protocol_name != "quick":
+                return recipe
+            stages = {k: s.model_copy(update={"epochs": None}) for k, s in recipe.stages.items()}
+            return recipe.model_copy(
+                update={"settings": recipe.settings.model_copy(update={"epochs": None}), "stages": stages}
+            )
+    if protocol(protocol_name).needs_recipe:
+        there = sorted({recipe.dataset for recipe in cls.recipes if recipe.protocol == protocol_name})
+        raise ZooError(
+            f"method {cls.name!r} has no recipe for --protocol {protocol_name} on data set {dataset!r}; it has one for: "
+            f"{', '.join(there) or 'none'}. --protocol standard runs everywhere"
+        )
+    return Recipe(protocol="standard", dataset=dataset, source="the method's defaults")
+
+
+def _supervision(cls: type[Method], recipe: Recipe, teachers: Iterable[Trial]) -> Supervision:
+    """What a method reads, together with what its teachers read."""
+    inherited = [trial.supervision for trial in teachers]
+    tuned = [recipe.tuned_on, *(found.tuned_on for found in inherited)]
+    return Supervision(
+        train=cls.sees_bias or any(found.train for found in inherited),
+        val=cls.needs_val_bias or any(found.val for found in inherited),
+        tuned_on="val_unbiased" if "val_unbiased" in tuned else "val" if "val" in tuned else None,
+        knows_bias_kind=cls.knows_bias_kind or any(found.knows_bias_kind for found in inherited),
+    )
+
+
+def parse_set(text: str) -> tuple[str, str, Any]:
+    """``method.key=JSON`` or ``method.stage.key=JSON`` as (method, key or stage.key, value)."""
+    left, equals, right = text.partition("=")
+    method, dot, key = left.partition(".")
+    if not (equals and dot and method and key):
+        raise ZooError(f"--set {text!r}: write METHOD.KEY=VALUE, such as lnl.scale=0.3 or lnl.unlearn.lr=0.01")
+    try:
+        return method, key, json.loads(right)
+    except json.JSONDecodeError:
+        return method, key, right  # a bare word
+
+
+def _check_sets(request: Request) -> None:
+    for method, key, _ in request.sets:
+        if method not in request.methods:
+            raise ZooError(f"--set {method}.{key}: {method!r} is not among --methods {','.join(request.methods)}")
+
+
+def _sorted_sets(cls: type[Method], request: Request) -> tuple[dict[str, Any], Settings, dict[str, Settings]]:
+    """What ``--set`` says about a method: its config, settings of every stage, settings by stage."""
+    config: dict[str, Any] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    for method, key, value in request.sets:
+        if method != cls.name:
+            continue
+        stage, dot, name = key.partition(".")
+        if dot:
+            settings.setdefault(stage, {})[name] = value
+        else:
+            config[key] = value
+    checked = {
+        stage: _validated(Settings, values, f"stage {stage!r} of method {cls.name!r}")
+        for stage, values in settings.items()
+    }
+    return config, checked.pop(TRAIN, Settings()), checked
+
+
+def dataset_of(trial: Trial) -> BiasDataset:
+    """The data set of a trial, with its parameters."""
+    cls = load_dataset(trial.dataset)
+    return cls(cls.Params.model_validate(trial.params))
+
+
+def build_method(trial: Trial, task: Any, teachers: dict[str, Any] | None = None) -> Method:
+    """The method of a trial with its initial weights, on the current default device."""
+    cls = load_method(trial.method)
+    factory = BackboneFactory(
+        trial.backbone,
+        task.classes,
+        task.image_shape,
+        trial.normalize,
+        trial.seed,
+        trial.backbone_options,
+        teachers,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(trial.seed, "method", "heads"))
+        return cls(factory, task, cls.Config.model_validate(trial.config))
+
+
+def dry_run(trial: Trial, root: Path | None) -> None:
+    """Build a trial without data and on no device, so that what cannot work is said before any work."""
+    dataset = dataset_of(trial)
+    card, cls = dataset.card, load_method(trial.method)
+    shown = Task(
+        len(card.classes), len(card.biases), 1000, card.image_shape, card.bias_parts, card.bias_map, None
+    )
+    if cls.sees_bias and len(card.biases) < 2:
+        raise ZooError(f"method {cls.name!r} needs bias labels; data set {dataset.name!r} has none")
+    if cls.needs_val_bias and "val" not in card.eval_splits:
+        raise ZooError(f"method {cls.name!r} needs a validation split; data set {dataset.name!r} is asked for none")
+    if cls.needs_conflicting and not _has_conflicting(dataset):
+        raise ZooError(
+            f"method {cls.name!r} needs bias-conflicting training images; in {dataset.name!r} every training image of a "
+            "class has one bias"
+        )
+    teachers = {role: _untrained(needed, shown) for role, needed in trial.needs.items()}
+    method = build_method(trial, shown if cls.sees_bias else shown.hidden(), teachers)
+    for plan in plan_stages(method, trial.settings, trial.stages):
+        if (plan.settings.batch_size or 0) < cls.min_batch:
+            raise ZooError(
+                f"method {cls.name!r} needs batches of at least {cls.min_batch}; got {plan.settings.batch_size} in stage "
+                f"{plan.stage.name!r}"
+            )
+
+
+def _untrained(trial: Trial, task: Any) -> Method:
+    teachers = {role: _untrained(needed, task) for role, needed in trial.needs.items()}
+    cls = load_method(trial.method)
+    return build_method(trial, task if cls.sees_bias else task.hidden(), teachers)
+
+
+def _has_conflicting(dataset: BiasDataset) -> bool:
+    split = dataset.load(None, "train")
+    counts = split.group_counts(len(dataset.card.classes), len(dataset.card.biases))
+    return counts is None or bool(((counts > 0).sum(1) > 1).any())
+
+
+def _bias_warnings(cls: type[Method], dataset: BiasDataset) -> list[str]:
+    """A categorical adversary on data where the bias is the label would unlearn the label."""
+    if not cls.sees_bias or dataset.card.bias_map is not None or _has_conflicting(dataset):
+        return []
+    return [
+        f"{cls.name} on {dataset.name}: every training image of a class has one bias, so an adversary on the bias label "
+        "unlearns the label itself"
+    ]
+
+
+def default_precision(device: str) -> str:
+    """bf16 where the processor computes in it, else fp32."""
+    if device == "cpu":
+        return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "fp32"
+
+
+def pick_device(text: str) -> str:
+    """``auto`` as what there is; anything else checked."""
+    if text == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = text.partition(":")
+    if kind == "cpu" and not index:
+        return text
+    if kind == "mps" and not index and torch.backends.mps.is_available():
+        return text
+    if kind == "cuda" and (not index or index.isdigit()) and torch.cuda.is_available():
+        if int(index or 0) < torch.cuda.device_count():
+            return text
+    there = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
+    raise ZooError(f"device {text!r} is not here; this machine has: {', '.join(there)}; or say auto")
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

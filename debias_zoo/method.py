@@ -1,0 +1,315 @@
+"""The Method contract: what a debiasing method is, and everything it is handed.
+
+A method is its mathematics. Which device it runs on, in which precision, by which optimizer and schedule, how it is
+checkpointed, resumed, logged and stopped when a loss diverges: the trainer owns all that, once, for every method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from .backbones import Backbone
+from .protocol import Recipe, Settings
+
+__all__ = [
+    "Backbone",
+    "Backbones",
+    "Batch",
+    "Clock",
+    "Config",
+    "Method",
+    "Need",
+    "Optim",
+    "Paper",
+    "Recipe",
+    "Repeats",
+    "Settings",
+    "Stage",
+    "Task",
+    "Update",
+    "View",
+    "Weights",
+    "setting",
+]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step sees.
+
+    Attributes:
+        image: float (B, C, H, W) in [0, 1]; normalisation is the backbone's first layer.
+        label: int64 (B,).
+        bias: int64 (B,), the bias attribute; None where the method may not see it or the data has none.
+        bias_map: int64 (B, heads, h, w), dense bias labels where the data set offers them, -100 where ignored;
+            None like ``bias``.
+        index: int64 (B,), the row in the training split.
+        generator: the only source of randomness a method may use, seeded by (seed, stage, epoch, step).
+        scratch: emptied with the batch; what two updates of one batch share lies here.
+    """
+
+    image: Tensor
+    label: Tensor
+    bias: Tensor | None
+    bias_map: Tensor | None
+    index: Tensor
+    generator: torch.Generator
+    scratch: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where training stands: epochs and steps count from 0 within the stage.
+
+    Attributes:
+        stage: name of the stage.
+        epoch, epochs: this epoch, and how many the stage has.
+        step, steps: this step, and how many the stage has.
+        total: steps of all stages together.
+    """
+
+    stage: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    total: int
+
+    @property
+    def progress(self) -> float:
+        """How far the stage is, from 0 at its first step to 1 at its last."""
+        return self.step / max(self.steps - 1, 1)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learnt. A method that does not see bias labels is handed ``hidden()``.
+
+    Attributes:
+        classes: number of labels. biases: number of bias values (0 when hidden).
+        bias_parts: sizes of the single bias columns whose product code ``bias`` is.
+        bias_map: (heads, bins, h, w) of the dense bias labels, or None.
+        train_size: images in the training split. image_shape: (C, H, W).
+        group_counts: training images by (label, bias), or None when hidden.
+    """
+
+    classes: int
+    biases: int
+    train_size: int
+    image_shape: tuple[int, int, int]
+    bias_parts: tuple[int, ...] = ()
+    bias_map: tuple[int, int, int, int] | None = None
+    group_counts: tuple[tuple[int, ...], ...] | None = None
+
+    def hidden(self) -> Task:
+        """This task with everything that bias labels tell taken away."""
+        return Task(self.classes, 0, self.train_size, self.image_shape)
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a method comes from."""
+
+    title: str
+    authors: str
+    venue: str
+    year: int
+    arxiv: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of training with settings of its own.
+
+    Attributes:
+        name: as in ``Clock.stage`` and in ``--set METHOD.NAME.KEY``.
+        share: of the budget's epochs, over the sum of all shares.
+        settings: what this stage wants different from the protocol.
+        fresh_optimizers: whether optimizer state starts anew.
+        reset: names of submodules that go back to their initial weights.
+    """
+
+    name: str
+    share: float = 1.0
+    settings: Settings = Settings()
+    fresh_optimizers: bool = True
+    reset: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Optim:
+    """Parameters that are stepped together; None means the protocol's value.
+
+    ``lr_scale`` multiplies the stage's learning rate.
+    """
+
+    parameters: Iterable[nn.Parameter]
+    algorithm: str | None = None
+    lr_scale: float = 1.0
+    momentum: float | None = None
+    weight_decay: float | None = None
+
+
+@dataclass(frozen=True)
+class Update:
+    """One forward of ``loss``, one backward, one step of the optimizers named in ``steps``."""
+
+    loss: str
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Draw ``draws`` images an epoch (default: the training size), with replacement, in proportion to ``w`` (N,)."""
+
+    w: Tensor
+    draws: int | None = None
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Show image i ``counts[i]`` times an epoch, in random order; 0 leaves it out. int64 (N,)."""
+
+    counts: Tensor
+
+
+@dataclass(frozen=True)
+class Need:
+    """Another trial of the same data, seed and backbone, whose frozen network a method is handed."""
+
+    method: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Config(BaseModel):
+    """Base of every method's settings: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def setting(default: Any, about: str, *, source: str, search: Sequence[Any] | None = None, **limits: Any) -> Any:
+    """A config field with its meaning, where its default comes from, and its search range.
+
+    ``search`` is ``(low, high, "log" | "linear")`` or a list of choices; None: not meant to be tuned.
+    """
+    extra = {"source": source, "search": list(search) if search is not None else None}
+    return Field(default, description=f"{about} (default: {source})", json_schema_extra=extra, **limits)
+
+
+@runtime_checkable
+class Backbones(Protocol):
+    """Builds networks for a method; each is initialised from (seed, role) alone."""
+
+    def __call__(
+        self,
+        name: str | None = None,
+        *,
+        role: str = "main",
+        head: bool = True,
+        embed_dim: int | None = None,
+        **options: Any,
+    ) -> Backbone:
+        """The run's backbone, or the one called ``name``; ``head=False``: no classifier."""
+        ...
+
+    def teacher(self, role: str) -> Method:
+        """The trained, frozen method of the trial that ``needs`` asked for under ``role``."""
+        ...
+
+
+class View(Protocol):
+    """A split as the rare hooks see it: deterministic order, bias labels only for methods that may see them."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 (N,)."""
+        ...
+
+    @property
+    def biases(self) -> Tensor | None:
+        """int64 (N,), or None behind the annotation firewall."""
+        ...
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """The split in its own order, ``size`` images at a time."""
+        ...
+
+
+class Method(nn.Module):
+    """A debiasing method; subclasses state their facts as literals and give the mathematics in ``forward``."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Raised when a mended method changes numbers."""
+    sees_bias: ClassVar[bool] = False
+    """Reads bias labels of the training split."""
+    needs_val_bias: ClassVar[bool] = False
+    """Reads bias labels of the validation split while training."""
+    knows_bias_kind: ClassVar[bool] = False
+    """Reads no bias labels, but is built for one kind of bias."""
+    needs_conflicting: ClassVar[bool] = False
+    """Cannot work where every training image of a class has one bias."""
+    min_batch: ClassVar[int] = 2
+    moves_buffers: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """For each loss, prefixes of the buffers it moves; batch norm statistics of stepped networks need no mention."""
+    paper: ClassVar[Paper]
+    recipes: ClassVar[tuple[Recipe, ...]] = ()
+
+    class Config(Config):
+        """No settings."""
+
+    def __init__(self, backbones: Backbones, task: Task, config: Any) -> None:
+        super().__init__()
+        self.task = task
+        self.config = config
+        self.net = backbones()
+
+    def stages(self) -> Sequence[Stage]:
+        """The parts of training, in order."""
+        return [Stage("main")]
+
+    def optimizers(self) -> Mapping[str, Optim]:
+        """Who can move: name -> parameters. Sets may overlap."""
+        return {"main": Optim(self.parameters())}
+
+    def updates(self, clock: Clock) -> Sequence[Update]:
+        """What happens on this batch, in order."""
+        return [Update("main", ("main",))]
+
+    def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """``{"loss": scalar, ...}`` for the update called ``loss``, plus detached numbers to log."""
+        raise TypeError(f"{type(self).__name__} must define forward(loss, batch, clock)")
+
+    def sampling(self) -> Weights | Repeats | None:
+        """How this stage draws images; None: each once an epoch."""
+        return None
+
+    def start_stage(self, stage: Stage, train: View) -> None:
+        """Called before a stage, in eval mode without gradients."""
+
+    def end_epoch(self, clock: Clock, train: View) -> None:
+        """Called after every epoch, in eval mode without gradients."""
+
+    def finish(self, train: View, val: View) -> None:
+        """Called once after training, in eval mode without gradients; what it finds goes into buffers."""
+
+    @classmethod
+    def needs(cls, config: Any) -> Mapping[str, Need]:
+        """Other trials whose frozen network this method is handed, by role."""
+        return {}
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, d): what the last layer reads. image: (B, C, H, W) in [0, 1]."""
+        return self.net.features(image)
+
+    def predict(self, image: Tensor) -> Tensor:
+        """(B, classes) logits; pure, each image by itself. image: (B, C, H, W) in [0, 1]."""
+        logits: Tensor = self.net(image)
+        return logits

@@ -1,0 +1,158 @@
+"""The papers' own small nets, registered with timm so that there is one way to name a backbone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+
+from .torchvision_guard import import_timm
+
+import_timm()
+
+from timm.models import register_model  # noqa: E402  (after the guard, or timm cannot be imported)
+
+__all__ = ["StagedNet", "lnl_convnet", "mlp", "simple_convnet"]
+
+
+class StagedNet(nn.Module):
+    """A plain stack of stages with timm's interface: taps, pooled features, a replaceable classifier.
+
+    Args:
+        stages: modules in order; their outputs are what can be tapped, (B, C_k, H_k, W_k) or (B, C_k).
+        channels: C_k of each stage.
+        num_classes: outputs of the classifier; 0: no classifier.
+    """
+
+    def __init__(self, stages: list[nn.Module], channels: list[int], num_classes: int) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.feature_info = [
+            {"num_chs": width, "reduction": 1, "module": f"stages.{k}"} for k, width in enumerate(channels)
+        ]
+        self.num_features = channels[-1]
+        self.num_classes = num_classes
+        self.fc: nn.Module = nn.Linear(channels[-1], num_classes) if num_classes else nn.Identity()
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
+        return self.fc
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A fresh last layer with ``num_classes`` outputs; 0: none."""
+        self.num_classes = num_classes
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """The outputs of the stages in ``indices``, with the last stage's output before them unless only they are asked."""
+        count = len(self.stages)
+        if isinstance(indices, int):
+            indices = list(range(count - indices, count))
+        wanted = sorted(k % count for k in indices) if indices is not None else list(range(count))
+        found = []
+        for k, stage in enumerate(self.stages[: wanted[-1] + 1] if stop_early else self.stages):
+            x = stage(x)
+            if k in wanted:
+                found.append(x)
+        return found if intermediates_only else (x, found)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The last stage's output, not pooled."""
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Global average pooling, then the last layer unless ``pre_logits``. Returns (B, d) or (B, num_classes)."""
+        if x.dim() == 4:
+            x = x.mean((2, 3))  # (B, C)
+        if pre_logits:
+            return x
+        logits: Tensor = self.fc(x)
+        return logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, num_classes) logits."""
+        return self.forward_head(self.forward_features(x))
+
+
+def _without_timm_extras(options: dict[str, Any], net: str) -> dict[str, Any]:
+    """``options`` without what timm passes to every model; weights of these nets cannot be downloaded."""
+    if options.pop("pretrained", False):
+        raise ValueError(f"{net} has no pretrained weights")
+    return {k: v for k, v in options.items() if k not in {"pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}}
+
+
+@register_model  # type: ignore[untyped-decorator]
+def lnl_convnet(num_classes: int = 10, in_chans: int = 3, **options: Any) -> StagedNet:
+    """The four-layer net of LNL's Colored MNIST (authors' ``models.py``); its tap is the map after the second layer.
+
+    ReLU stands after the max pooling: the same values and gradients as before it, on a quarter of the pixels.
+    """
+    _refuse(_without_timm_extras(options, "lnl_convnet"), "lnl_convnet")
+    conv1 = nn.Conv2d(in_chans, 32, 5, padding=2)
+    conv2 = nn.Conv2d(32, 32, 3, padding=1)
+    conv3 = nn.Conv2d(32, 64, 3, stride=2, padding=1)
+    conv4 = nn.Conv2d(64, 64, 3, padding=1)
+    for conv in (conv1, conv2, conv3, conv4):
+        size, _ = conv.kernel_size
+        nn.init.normal_(conv.weight, 0.0, math.sqrt(2.0 / (size * size * conv.out_channels)))
+    stages = [
+        nn.Sequential(nn.BatchNorm2d(in_chans), conv1, nn.MaxPool2d(3, 2, 1), nn.ReLU(inplace=True)),
+        nn.Sequential(conv2, nn.ReLU(inplace=True)),
+        nn.Sequential(conv3, nn.ReLU(inplace=True)),
+        nn.Sequential(conv4, nn.ReLU(inplace=True)),
+    ]
+    return StagedNet(stages, [32, 32, 64, 64], num_classes)
+
+
+@register_model  # type: ignore[untyped-decorator]
+def simple_convnet(
+    num_classes: int = 10, in_chans: int = 3, kernel: int = 7, stride: int = 1, **options: Any
+) -> StagedNet:
+    """ReBias's SimpleConvNet: four conv-BN-ReLU layers of one kernel size (7: the target net, 1: the colour net).
+
+    ``stride`` is that of the first layer: with kernel 1 it looks at every ``stride``-th pixel.
+    """
+    _refuse(_without_timm_extras(options, "simple_convnet"), "simple_convnet")
+    widths = [in_chans, 16, 32, 64, 128]
+    stages: list[nn.Module] = []
+    for k in range(4):
+        conv = nn.Conv2d(widths[k], widths[k + 1], kernel, stride if k == 0 else 1, kernel // 2)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        stages.append(nn.Sequential(conv, nn.BatchNorm2d(widths[k + 1]), nn.ReLU(inplace=True)))
+    return StagedNet(stages, widths[1:], num_classes)
+
+
+@register_model  # type: ignore[untyped-decorator]
+def mlp(
+    num_classes: int = 10,
+    in_chans: int = 3,
+    depth: int = 3,
+    width: int = 100,
+    img_size: tuple[int, int] = (28, 28),
+    **options: Any,
+) -> StagedNet:
+    """A multi-layer perceptron on the flattened image: ``depth`` hidden layers of ``width`` units with ReLU."""
+    _refuse(_without_timm_extras(options, "mlp"), "mlp")
+    inputs = in_chans * img_size[0] * img_size[1]
+    stages: list[nn.Module] = []
+    for k in range(depth):
+        linear = nn.Linear(inputs if k == 0 else width, width)
+        flatten: list[nn.Module] = [nn.Flatten()] if k == 0 else []
+        stages.append(nn.Sequential(*flatten, linear, nn.ReLU(inplace=True)))
+    return StagedNet(stages, [width] * depth, num_classes)
+
+
+def _refuse(options: dict[str, Any], net: str) -> None:
+    if options:
+        raise TypeError(f"{net} does not take {', '.join(sorted(options))}")

@@ -1,0 +1,135 @@
+"""What a run shows while it goes on: one live view in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from .executors import Event
+from .trial import Trial
+
+PLAIN_SECONDS = 15.0
+"""Plain lines about one trial are at least this far apart."""
+
+
+class View(Protocol):
+    """Shows events; a context manager."""
+
+    def __enter__(self) -> View: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        ...
+
+
+def make_view(console: Console, trials: Iterable[Trial]) -> View:
+    """The live view where the console is a terminal, else plain lines."""
+    return LiveView(console, list(trials)) if console.is_terminal else PlainView(console)
+
+
+def summary(content: dict[str, Any]) -> str:
+    """Loss and accuracy of a progress event, short."""
+    losses = " ".join(f"{name} {value:.3f}" for name, value in content["loss"].items())
+    accuracy = " ".join(f"{name} {value:.3f}" for name, value in content["accuracy"].items())
+    return f"{content['stage']} {content['epoch'] + 1}/{content['epochs']}  {losses}  {accuracy}".rstrip()
+
+
+class LiveView:
+    """A bar a trial with stage, loss, accuracy and remaining time."""
+
+    def __init__(self, console: Console, trials: list[Trial]) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[state]}", style="dim"),
+            console=console,
+            expand=True,
+        )
+        self.tasks: dict[str, TaskID] = {
+            trial.identity: self.progress.add_task(_name(trial, trials), total=None, start=False, state="waiting")
+            for trial in trials
+        }
+
+    def __enter__(self) -> LiveView:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def show(self, event: Event) -> None:
+        task = self.tasks[event.trial.identity]
+        if event.kind == "started":
+            self.progress.start_task(task)
+            self.progress.update(task, state="starting")
+        elif event.kind == "progress":
+            content = event.content
+            state = summary(content)
+            self.progress.update(task, completed=content["done"], total=content["total"], state=state)
+        elif event.kind == "warning":
+            self.progress.console.print(f"warning: {event.content['text']}", markup=False, highlight=False)
+        elif event.kind == "done":
+            total = self.progress.tasks[task].total or 1
+            self.progress.update(task, completed=total, total=total, state="done")
+        else:
+            self.progress.stop_task(task)
+            self.progress.update(task, state="failed")
+            self.progress.console.print(f"failed: {event.content['error']}", markup=False, highlight=False)
+
+
+class PlainView:
+    """A line when something happens, and one in a while on how it goes."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.last: dict[str, float] = {}
+
+    def __enter__(self) -> PlainView:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def show(self, event: Event) -> None:
+        if event.kind == "progress":
+            now = time.monotonic()
+            if now - self.last.get(event.trial.identity, -PLAIN_SECONDS) < PLAIN_SECONDS:
+                return
+            self.last[event.trial.identity] = now
+            share = event.content["done"] / max(event.content["total"], 1)
+            self._line(f"{event.trial.label}: {share:4.0%}  {summary(event.content)}")
+        elif event.kind == "warning":
+            self._line(f"warning: {event.content['text']}")
+        elif event.kind == "failed":
+            self._line(f"failed: {event.content['error']}")
+        else:
+            self._line(f"{event.trial.label}: {event.kind}")
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _name(trial: Trial, trials: list[Trial]) -> str:
+    """A short name; what all trials share is left out."""
+    name = trial.method
+    if len({other.dataset for other in trials}) > 1:
+        name += f" {trial.dataset}"
+    if len({other.seed for other in trials}) > 1:
+        name += f" #{trial.seed}"
+    varied = [key for key in trial.params if len({str(other.params.get(key)) for other in trials}) > 1]
+    return name + "".join(f" {key}={trial.params[key]}" for key in varied)

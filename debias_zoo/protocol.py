@@ -1,0 +1,119 @@
+"""Budgets and schedules: what ``quick``, ``standard`` and ``paper`` mean, and how settings are merged.
+
+Settings come from five places; the later one wins, field by field:
+
+1. the data set's ``training`` settings for the protocol (the same for every method: equal budgets);
+2. the method's own stage settings (``Stage.settings``);
+3. the method's recipe for this protocol and data set (``Method.recipes``);
+4. ``--set METHOD.train.KEY=VALUE``, for every stage of a method;
+5. ``--set METHOD.STAGE.KEY=VALUE``, for one stage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ProtocolName = Literal["quick", "standard", "paper"]
+PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
+
+
+class Settings(BaseModel):
+    """How one stage is trained; a field left at None is taken from the next more general place."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int | None = Field(None, ge=0, description="passes over the training split")
+    batch_size: int | None = Field(None, ge=1, description="images a step")
+    optimizer: Literal["sgd", "adam", "adamw"] | None = Field(None, description="update rule")
+    lr: float | None = Field(None, gt=0, description="learning rate at the start of the stage")
+    momentum: float | None = Field(None, ge=0, lt=1, description="momentum of sgd; first beta of adam")
+    weight_decay: float | None = Field(None, ge=0, description="L2 penalty on every parameter")
+    schedule: Literal["constant", "cosine", "step"] | None = Field(None, description="learning rate over the stage")
+    step_epochs: int | None = Field(None, ge=1, description="epochs between two decays of the step schedule")
+    gamma: float | None = Field(None, gt=0, le=1, description="factor of one decay of the step schedule")
+    clip: float | None = Field(None, gt=0, description="largest norm of a gradient; None: not clipped")
+
+    def over(self, general: Settings) -> Settings:
+        """These settings, with what they leave open taken from ``general``."""
+        own = self.model_dump(exclude_none=True)
+        return Settings(**{**general.model_dump(exclude_none=True), **own})
+
+    def missing(self) -> list[str]:
+        """The fields that training needs and that nobody has set."""
+        needed = ["batch_size", "optimizer", "lr", "momentum", "weight_decay", "schedule"]
+        if self.schedule == "step":
+            needed += ["step_epochs", "gamma"]
+        return [name for name in needed if getattr(self, name) is None]
+
+    def lr_factor(self, epoch: int, step: int, steps: int) -> float:
+        """The learning rate at 0-based ``step`` of ``steps`` (``epoch`` of the stage), over the initial one."""
+        if self.schedule == "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * step / max(steps, 1)))
+        if self.schedule == "step":
+            return float((self.gamma or 1.0) ** (epoch // (self.step_epochs or 1)))
+        return 1.0
+
+
+class Recipe(BaseModel):
+    """A method's settings for one protocol and one data set, with where they come from.
+
+    ``tuned_on`` names the split on which settings that are not the paper's were chosen: choosing on unbiased
+    validation labels is supervision too, and every table says so.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    protocol: ProtocolName
+    dataset: str
+    source: str
+    backbone: str | None = None
+    backbone_options: dict[str, Any] = {}
+    normalize: str | None = None
+    settings: Settings = Settings()
+    stages: dict[str, Settings] = {}
+    config: dict[str, Any] = {}
+    tuned_on: Literal["val", "val_unbiased"] | None = None
+    deviations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How much of the data a protocol uses; the numbers of epochs belong to data sets and recipes."""
+
+    name: str
+    about: str
+    train_limit: int | None
+    eval_limit: int | None
+    needs_recipe: bool
+
+
+_PROTOCOLS: Mapping[str, Protocol] = {
+    "quick": Protocol("quick", "a look that everything runs; its numbers mean nothing", 2048, 1000, False),
+    "standard": Protocol("standard", "one equal budget for every method, minutes a trial on one core", None, None, False),
+    "paper": Protocol("paper", "the schedule of the method's own paper", None, None, True),
+}
+
+
+def protocol(name: str) -> Protocol:
+    """The protocol called ``name`` (one of ``PROTOCOLS``)."""
+    return _PROTOCOLS[name]
+
+
+def split_epochs(total: int, shares: list[float]) -> list[int]:
+    """``total`` epochs dealt out by ``shares``, at least one each; sums to max(total, number of stages)."""
+    whole = sum(shares)
+    exact = [total * share / whole for share in shares]
+    epochs = [max(1, math.floor(value)) for value in exact]
+    by_remainder = sorted(range(len(shares)), key=lambda i: exact[i] - epochs[i], reverse=True)
+    for i in by_remainder:
+        if sum(epochs) >= total:
+            break
+        epochs[i] += 1
+    while sum(epochs) > total and max(epochs) > 1:
+        epochs[epochs.index(max(epochs))] -= 1
+    return epochs

@@ -1,0 +1,200 @@
+"""One trial from its configuration to its files: load, train, evaluate, store."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import resource
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import __version__
+from .dataset import Card, Split
+from .errors import ZooError
+from .grid import build_method, dataset_of
+from .metrics import group_metrics
+from .registry import load_method
+from .store import Folder
+from .trainer import Engine, Fit, Trainer, plan_stages, task_of
+from .trial import Result, Trial
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def run_trial(
+    trial: Trial,
+    out: Path,
+    *,
+    device: str = "cpu",
+    root: Path | None = None,
+    report: Report | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Result:
+    """Run a trial, resume it, or only read its result; ``report`` is told how it goes about once a second.
+
+    Raises:
+        ZooError: what went wrong, also written to ``error.txt``.
+    """
+    folder = Folder(out / trial.folder, warn)
+    with folder.locked(lambda: warn(f"{trial.label}: another process works on it; waiting")):
+        if (result := folder.result()) is not None:
+            return result
+        folder.start(trial)
+        try:
+            return _train(trial, folder, out, device, root, report)
+        except ZooError as error:
+            _note_failure(folder, str(error))
+            raise
+        except Exception as error:
+            _note_failure(folder, traceback.format_exc())
+            raise ZooError(f"{trial.label} failed: {type(error).__name__}: {error}; see {folder.path}/error.txt") from error
+
+
+def _note_failure(folder: Folder, text: str) -> None:
+    try:
+        folder.fail(text)
+    except ZooError:
+        pass  # the disk is full: the error itself is reported
+
+
+def _train(trial: Trial, folder: Folder, out: Path, device: str, root: Path | None, report: Report | None) -> Result:
+    started = time.monotonic()
+    train, evals = load_splits(trial, root)
+    method = make_method(trial, train, out, device)
+    engine = Engine(method, device, trial.precision)
+    engine.method.to(device=torch.device(device), memory_format=torch.channels_last)
+    plans = plan_stages(method, trial.settings, trial.stages)
+
+    def save(state: dict[str, Any]) -> None:
+        folder.save_checkpoint(state)
+        folder.save_curves(state["progress"]["curves"])
+
+    trainer = Trainer(engine, plans, train, evals, trial.seed, save, report)
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(torch.device(device))
+    fit = trainer.fit(folder.checkpoint(device))
+    folder.save_curves(fit.curves)
+    result = _result(trial, fit, evals, device, time.monotonic() - started, trainer.total)
+    folder.finish(result, _arrays(fit, evals), fit.method.state_dict())
+    return result
+
+
+def load_splits(trial: Trial, root: Path | None) -> tuple[Split, dict[str, Split]]:
+    """The training split and the evaluated ones, cut to the trial's limits."""
+    data = dataset_of(trial)
+    train = data.load(root, "train").head(trial.train_limit)
+    evals = {name: data.load(root, name).head(trial.eval_limit) for name in data.card.eval_splits}
+    return train, evals
+
+
+def make_method(trial: Trial, train: Split, out: Path, device: str = "cpu") -> Any:
+    """The trial's method with its initial weights, its teachers read from their finished trials."""
+    card = dataset_of(trial).card
+    teachers = {role: _teacher(needed, train, card, out, device) for role, needed in trial.needs.items()}
+    return build_method(trial, _task(trial, train, card), teachers)
+
+
+def _task(trial: Trial, train: Split, card: Card) -> Any:
+    sees = load_method(trial.method).sees_bias
+    return task_of(train, len(card.classes), len(card.biases), card.bias_parts, card.bias_map, sees)
+
+
+def _teacher(trial: Trial, train: Split, card: Card, out: Path, device: str) -> Any:
+    """A finished trial's network, frozen, in eval mode."""
+    from safetensors.torch import load_file
+
+    path = out / trial.folder / "model.safetensors"
+    if not path.exists():
+        raise ZooError(f"{trial.label} is needed as a teacher but is not finished ({path} is missing)")
+    teachers = {role: _teacher(needed, train, card, out, device) for role, needed in trial.needs.items()}
+    method = build_method(trial, _task(trial, train, card), teachers)
+    method.load_state_dict(load_file(path))
+    return method.eval().requires_grad_(False)
+
+
+def _result(trial: Trial, fit: Fit, evals: Mapping[str, Split], device: str, seconds: float, steps: int) -> Result:
+    card = dataset_of(trial).card
+    metrics = {}
+    for name, split in evals.items():
+        last = fit.predictions[name]["class"][-1].numpy().astype(np.int64)
+        metrics[name] = group_metrics(last, split.labels, split.biases, card.aligned, len(card.biases))
+    return Result(
+        identity=trial.identity,
+        trial=trial,
+        metrics=metrics,
+        seconds={**fit.seconds, "total": sum(fit.seconds.values())},
+        cost=_cost(fit.method, device, steps),
+        environment=environment(device),
+        notes=fit.notes,
+    )
+
+
+def _cost(method: Any, device: str, steps: int) -> dict[str, float]:
+    if device.startswith("cuda"):
+        peak = float(torch.cuda.max_memory_allocated(torch.device(device)))
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    net = sum(p.numel() for p in method.net.parameters()) if hasattr(method, "net") else 0
+    total = sum(p.numel() for p in method.parameters())
+    return {"parameters": float(total), "extra_parameters": float(total - net), "steps": float(steps), "peak_bytes": peak}
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What the numbers were made with and on."""
+    name = torch.cuda.get_device_name(torch.device(device)) if device.startswith("cuda") else _processor()
+    return {
+        "debias_zoo": __version__,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": device,
+        "processor": name,
+        "threads": torch.get_num_threads(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+@lru_cache(maxsize=1)
+def _commit() -> str:
+    """The checkout's commit, with ``+`` where files differ from it; empty outside a checkout."""
+    home = Path(__file__).resolve().parent.parent
+    if not (home / ".git").exists():
+        return ""
+    try:
+        command = ["git", "-C", str(home), "describe", "--always", "--dirty=+", "--abbrev=12"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _arrays(fit: Fit, evals: Mapping[str, Split]) -> dict[str, Any]:
+    """Predictions of every epoch, with labels and bias labels: any metric can be computed from them later."""
+    arrays: dict[str, Any] = {}
+    for name, split in evals.items():
+        found: dict[str, Tensor] = fit.predictions[name]
+        arrays[f"{name}.class"] = found["class"].numpy()
+        arrays[f"{name}.log_odds"] = found["log_odds"].numpy()
+        arrays[f"{name}.label"] = split.labels.astype(np.int16)
+        if split.biases is not None:
+            arrays[f"{name}.bias"] = split.biases.astype(np.int16)
+    return arrays

@@ -1,0 +1,198 @@
+"""One folder a trial, written atomically; what is finished is never lost, what is damaged is never used.
+
+``<out>/<dataset>/<method>/<seed>-<identity>/`` holds ``config.json``, ``curves.jsonl``, ``predictions.npz``,
+``model.safetensors``, ``result.json`` (written last), ``checkpoint.pt`` while the trial runs and ``error.txt`` if it
+failed. Every file is written beside its place and moved there; a full disk leaves the old one as it was.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from .errors import ZooError
+from .trial import SCHEMA, Result, Trial
+
+
+class Folder:
+    """The files of one trial. ``warn`` is told what was found damaged and put aside."""
+
+    def __init__(self, path: Path, warn: Callable[[str], None] = lambda text: None) -> None:
+        self.path = path
+        self.warn = warn
+
+    @contextmanager
+    def locked(self, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Only one process works in a folder; the lock goes with the process, however it ends."""
+        make_folder(self.path)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                waiting()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def result(self) -> Result | None:
+        """The finished result, or None; a damaged one is put aside and counts as unfinished."""
+        path = self.path / "result.json"
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            return None
+        try:
+            return parse_result(text, path)
+        except DamagedError as error:
+            path.replace(path.with_suffix(".json.damaged"))
+            self.warn(f"{error}; put aside as {path.name}.damaged, the trial runs again")
+            return None
+
+    def start(self, trial: Trial) -> None:
+        """Note what is about to run."""
+        write_text(self.path / "config.json", trial.model_dump_json(indent=1) + "\n")
+        (self.path / "error.txt").unlink(missing_ok=True)
+
+    def checkpoint(self, device: Any = "cpu") -> dict[str, Any] | None:
+        """The state to resume from, or None; a damaged one is put aside and the trial starts again."""
+        import torch
+
+        path = self.path / "checkpoint.pt"
+        if not path.exists():
+            return None
+        try:
+            return cast(dict[str, Any], torch.load(path, map_location=device, weights_only=True))
+        except Exception as error:  # whatever a truncated archive makes torch raise
+            path.replace(path.with_suffix(".pt.damaged"))
+            self.warn(f"checkpoint {path} cannot be read ({type(error).__name__}); put aside, the trial starts again")
+            return None
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Replace the checkpoint."""
+        import torch
+
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        write_bytes(self.path / "checkpoint.pt", buffer.getbuffer())
+
+    def save_curves(self, curves: list[dict[str, Any]]) -> None:
+        """One JSON line an epoch."""
+        write_text(self.path / "curves.jsonl", "".join(json.dumps(row) + "\n" for row in curves))
+
+    def finish(
+        self, result: Result, predictions: Mapping[str, npt.NDArray[Any]], weights: Mapping[str, Any]
+    ) -> None:
+        """Write predictions, weights and, last, the result; then the checkpoint is not needed any more."""
+        from safetensors.torch import save
+
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **predictions)
+        write_bytes(self.path / "predictions.npz", buffer.getbuffer())
+        write_bytes(self.path / "model.safetensors", save({k: v.contiguous() for k, v in weights.items()}))
+        write_text(self.path / "result.json", result.model_dump_json(indent=1) + "\n")
+        (self.path / "checkpoint.pt").unlink(missing_ok=True)
+
+    def fail(self, text: str) -> None:
+        """Note why the trial failed."""
+        write_text(self.path / "error.txt", text.rstrip() + "\n")
+
+
+class DamagedError(ZooError):
+    """A file of the store that cannot be read."""
+
+
+def parse_result(text: str, path: Path) -> Result:
+    """A result from the text of ``path``; raises DamagedError with the reason."""
+    try:
+        data = json.loads(text)
+        schema = data.get("schema_version") if isinstance(data, dict) else None
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise DamagedError(f"result {path} has schema {schema}, this version reads up to {SCHEMA}: upgrade debias-zoo")
+        result = Result.model_validate(data)
+    except (json.JSONDecodeError, ValidationError) as error:
+        raise DamagedError(f"result {path} cannot be read ({type(error).__name__})") from error
+    if result.identity != result.trial.identity:
+        raise DamagedError(f"result {path} does not belong to its configuration (identity {result.identity})")
+    return result
+
+
+def read_results(out: Path) -> tuple[list[Result], list[str]]:
+    """All finished results below ``out`` in the order of their paths, and what could not be read or is unfinished."""
+    if not out.exists():
+        raise ZooError(f"there is no folder {out}: run something first, or name another folder")
+    results, problems = [], []
+    for config in sorted(out.rglob("config.json")):
+        folder = config.parent
+        path = folder / "result.json"
+        try:
+            results.append(parse_result(path.read_text(), path))
+        except FileNotFoundError:
+            error = folder / "error.txt"
+            if error.exists():
+                problems.append(f"failed: {folder}: {error.read_text().strip().splitlines()[-1]}")
+            else:
+                problems.append(f"unfinished: {folder}")
+        except DamagedError as error_:
+            problems.append(f"damaged: {error_}")
+    return results, problems
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, or raise a ZooError that says why not."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise a ZooError if nothing can be written below ``path``."""
+    make_folder(path)
+    probe = path / f".probe-{os.getpid()}"
+    try:
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file, or leave the old one untouched."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a whole file, or leave the old one untouched."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            _write_all(file, content)
+        temporary.replace(path)
+    except OSError as error:
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError:
+            pass  # the first error tells more
+        raise _cannot_write(path, error) from error
+
+
+def _write_all(file: IO[bytes], content: bytes | memoryview) -> None:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _cannot_write(path: Path, error: OSError) -> ZooError:
+    if error.errno == errno.ENOSPC:
+        return ZooError(f"no space left to write {path}; what is finished is kept: free some space and run the same again")
+    return ZooError(f"cannot write {path}: {error.strerror or error}; choose another place with --out")

@@ -1,0 +1,516 @@
+"""The one training loop: device, precision, optimizers, schedules, evaluation, checkpoints and the stop at NaN.
+
+Everything random in a trial is seeded from (seed, stage, epoch, step), so a resumed run needs no random state and
+continues bit for bit. ``Engine`` is one step of a method as its contract says; ``check_method`` uses the same one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .dataset import IGNORED, Split
+from .errors import DivergedError, ZooError
+from .method import Batch, Clock, Method, Optim, Repeats, Stage, Task, Update, Weights
+from .protocol import Settings, split_epochs
+from .seeds import seed_for
+
+EVAL_BATCH = 128  # larger ones leave the processor's cache: 1000 takes half as long again
+IGNORE_INDEX = -100
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """A stage with its settings merged and its epochs counted."""
+
+    stage: Stage
+    epochs: int
+    settings: Settings
+
+
+def plan_stages(method: Method, settings: Settings, overrides: Mapping[str, Settings]) -> list[StagePlan]:
+    """The method's stages under a trial's settings.
+
+    Args:
+        settings: of the whole trial; its epochs are dealt out by the stages' shares.
+        overrides: by stage name; a stage with epochs of its own here takes no part in the dealing.
+    """
+    stages = list(method.stages())
+    names = [stage.name for stage in stages]
+    for name in overrides:
+        if name not in names:
+            raise ZooError(f"{method.name} has no stage {name!r}; its stages: {', '.join(names)}")
+    merged = [overrides.get(stage.name, Settings()).over(stage.settings).over(settings) for stage in stages]
+    own = [overrides.get(stage.name, Settings()).epochs for stage in stages]
+    dealt = [k for k, epochs in enumerate(own) if epochs is None]
+    fixed = sum(epochs for epochs in own if epochs is not None)
+    if dealt and settings.epochs is None:
+        raise ZooError(f"no number of epochs is set for {method.name}: --set {method.name}.train.epochs=N")
+    for k, epochs in zip(
+        dealt, split_epochs((settings.epochs or 0) - fixed, [stages[k].share for k in dealt]) if dealt else [], strict=True
+    ):
+        own[k] = epochs
+    plans = []
+    for stage, how, epochs in zip(stages, merged, own, strict=True):
+        if missing := how.missing():
+            raise ZooError(f"{method.name}, stage {stage.name!r}: {', '.join(missing)} not set by any recipe")
+        plans.append(StagePlan(stage, epochs or 0, how))
+    return plans
+
+
+class DeviceSplit:
+    """A split on the device: uint8 images, from which batches are gathered.
+
+    With ``see_bias=False`` no bias label can be reached through it: that is the annotation firewall.
+    """
+
+    def __init__(self, split: Split, device: torch.device, see_bias: bool) -> None:
+        def put(array: Any) -> Tensor | None:
+            return None if array is None else torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+        self.images = cast(Tensor, put(split.images))  # (N, H, W, C) uint8
+        self.labels = cast(Tensor, put(split.labels))
+        self.biases = put(split.biases) if see_bias else None
+        self._bias_map = put(split.bias_map) if see_bias else None
+        self.device = device
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, rows: Tensor | slice) -> Tensor:
+        """float (B, C, H, W) in [0, 1], channels last in memory."""
+        pixels = self.images[rows] if isinstance(rows, slice) else self.images.index_select(0, rows)
+        return pixels.permute(0, 3, 1, 2).float().mul_(1.0 / 255.0)
+
+    def batch(self, rows: Tensor, generator: torch.Generator) -> Batch:
+        """The batch of these rows, int64 (B,)."""
+        bias = None if self.biases is None else self.biases.index_select(0, rows)
+        bias_map = None
+        if self._bias_map is not None:
+            bins = self._bias_map.index_select(0, rows).long()
+            bias_map = bins.masked_fill_(bins == IGNORED, IGNORE_INDEX)
+        return Batch(self.image(rows), self.labels.index_select(0, rows), bias, bias_map, rows, generator)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """The split in its own order, ``size`` images at a time; the last batch may be smaller."""
+        generator = torch.Generator(self.device).manual_seed(0)
+        for start in range(0, len(self), size):
+            yield self.batch(torch.arange(start, min(start + size, len(self)), device=self.device), generator)
+
+
+class Engine:
+    """A method with its optimizers: one ``step`` does what the method's ``updates`` say, and nothing else.
+
+    Args:
+        precision: "fp32", or "bf16" for autocast to bfloat16.
+    """
+
+    def __init__(self, method: Method, device: torch.device | str = "cpu", precision: str = "fp32") -> None:
+        self.method = method
+        self.device = torch.device(device)
+        self.precision = precision
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._parameters: dict[str, list[nn.Parameter]] = {}
+        self._base_lr: dict[str, float] = {}
+        self._settings = Settings()
+
+    def build_optimizers(self, settings: Settings, keep_state: bool = False) -> None:
+        """Fresh optimizers for a stage; ``keep_state`` carries over momentum and the like where names agree."""
+        before = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()} if keep_state else {}
+        self._settings = settings
+        self.optimizers, self._parameters, self._base_lr = {}, {}, {}
+        for name, optim in self.method.optimizers().items():
+            parameters = [p for p in optim.parameters if p.requires_grad]
+            self._base_lr[name] = (settings.lr or 0.0) * optim.lr_scale
+            self._parameters[name] = parameters
+            self.optimizers[name] = _optimizer(parameters, optim, settings, self._base_lr[name], self.device)
+            if name in before:
+                state = before[name]
+                state["param_groups"] = self.optimizers[name].state_dict()["param_groups"]
+                self.optimizers[name].load_state_dict(state)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision every forward runs in."""
+        if self.precision != "bf16":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """One batch: every update in order. Returns detached scalars, ``<loss>`` and ``<loss>.<number>``."""
+        factor = self._settings.lr_factor(clock.epoch, clock.step, clock.steps)
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self._base_lr[name] * factor
+        logged: dict[str, Tensor] = {}
+        for update in self.method.updates(clock):
+            numbers = self.backward(update, batch, clock)
+            self.apply(update)
+            logged[update.loss] = numbers["loss"].detach()
+            for key, value in numbers.items():
+                if key != "loss":
+                    logged[f"{update.loss}.{key}"] = value.detach()
+        batch.scratch.clear()
+        return logged
+
+    def backward(self, update: Update, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """The forward of ``update``, and the gradients of the parameters it steps."""
+        with self.autocast():
+            numbers = self.method(update.loss, batch, clock)
+        numbers["loss"].backward(inputs=self.stepped(update))
+        return cast("dict[str, Tensor]", numbers)
+
+    def apply(self, update: Update) -> None:
+        """The step of ``update``; its gradients are gone afterwards."""
+        inputs = self.stepped(update)
+        if self._settings.clip is not None:
+            nn.utils.clip_grad_norm_(inputs, self._settings.clip)
+        for name in update.steps:
+            self.optimizers[name].step()
+        for parameter in inputs:
+            parameter.grad = None
+
+    def stepped(self, update: Update) -> list[nn.Parameter]:
+        """The parameters of the optimizers that ``update`` names, each once."""
+        return list(dict.fromkeys(p for name in update.steps for p in self._parameters[name]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Method and optimizers, for a checkpoint."""
+        return {
+            "method": self.method.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``; the stage's optimizers must have been built."""
+        self.method.load_state_dict(state["method"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+
+
+def _optimizer(
+    parameters: list[nn.Parameter], optim: Optim, settings: Settings, lr: float, device: torch.device
+) -> torch.optim.Optimizer:
+    algorithm = optim.algorithm or settings.optimizer
+    momentum = settings.momentum if optim.momentum is None else optim.momentum
+    decay = settings.weight_decay if optim.weight_decay is None else optim.weight_decay
+    fused = device.type in {"cpu", "cuda"}
+    if not parameters:
+        raise ZooError("an optimizer was given no trainable parameter")
+    if algorithm == "sgd":
+        return torch.optim.SGD(parameters, lr, momentum or 0.0, weight_decay=decay or 0.0, fused=fused)
+    betas = (0.9 if momentum is None else momentum, 0.999)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}.get(algorithm or "")
+    if kind is None:
+        raise ZooError(f"unknown optimizer {algorithm!r}; known: sgd, adam, adamw")
+    return kind(parameters, lr, betas, weight_decay=decay or 0.0, fused=fused)
+
+
+@dataclass
+class Progress:
+    """Where a run stands: everything besides weights that a checkpoint must hold.
+
+    ``sums`` are the logged numbers added up over the epoch so far, float64 scalars on the device: they are added in the
+    same order whether or not the run was interrupted.
+    """
+
+    stage: int = 0
+    epoch: int = 0
+    step: int = 0
+    done: int = 0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What training leaves behind.
+
+    Attributes:
+        predictions: for each evaluated split, ``class`` uint8/int16 (E, N) and ``log_odds`` float16 (E, N) of every
+            evaluated epoch E.
+        curves: one dict an epoch. notes: things a reader of the numbers should know.
+    """
+
+    method: Method
+    predictions: dict[str, dict[str, Tensor]]
+    curves: list[dict[str, Any]]
+    seconds: dict[str, float]
+    notes: list[str]
+
+
+@contextmanager
+def quiet(method: Method) -> Iterator[None]:
+    """Eval mode without gradients, for evaluation and the rare hooks; modes are restored."""
+    modes = [(module, module.training) for module in method.modules()]
+    method.eval()
+    with torch.no_grad():
+        yield
+    for module, mode in modes:
+        module.training = mode
+
+
+def predict_split(engine: Engine, split: DeviceSplit) -> tuple[Tensor, Tensor]:
+    """The predicted class int64 (N,), and the log-odds of it float16 (N,), on the CPU."""
+    classes, odds = [], []
+    with quiet(engine.method), engine.autocast():
+        for start in range(0, len(split), EVAL_BATCH):
+            logits = engine.method.predict(split.image(slice(start, start + EVAL_BATCH))).float()  # (B, C)
+            best = logits.argmax(1, keepdim=True)
+            rest = logits.scatter(1, best, -torch.inf).logsumexp(1)
+            classes.append(best.squeeze(1))
+            odds.append((logits.gather(1, best).squeeze(1) - rest).clamp(-60000.0, 60000.0).half())
+    return torch.cat(classes).cpu(), torch.cat(odds).cpu()
+
+
+class Trainer:
+    """Trains one method on one training split.
+
+    Args:
+        engine: the method, on its device. plans: its stages.
+        train: the training split; the firewall is applied here by ``method.sees_bias``.
+        evals: splits predicted after every epoch. seed: of the trial.
+        save: called with a checkpoint's state; None: never. report: called about once a second.
+    """
+
+    checkpoint_seconds = 60.0
+    report_seconds = 1.0
+
+    def __init__(
+        self,
+        engine: Engine,
+        plans: list[StagePlan],
+        train: Split,
+        evals: Mapping[str, Split],
+        seed: int,
+        save: Callable[[dict[str, Any]], None] | None = None,
+        report: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        self.engine, self.method, self.plans, self.seed = engine, engine.method, plans, seed
+        self.train = DeviceSplit(train, engine.device, self.method.sees_bias)
+        self.evals = {name: DeviceSplit(split, engine.device, False) for name, split in evals.items()}
+        self._val = evals.get("val")
+        self.save, self.report = save, report
+        self.progress = Progress()
+        self.predictions: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in evals}
+        self.notes: list[str] = []
+        self._initial = {k: v.detach().clone() for k, v in self.method.state_dict().items() if self._is_reset(k)}
+        self._steps_of = [self._steps(plan) for plan in plans]
+        self.total = sum(epochs * steps for epochs, steps in self._steps_of)
+
+    def _is_reset(self, key: str) -> bool:
+        return any(key.startswith(f"{name}.") for plan in self.plans for name in plan.stage.reset)
+
+    def _steps(self, plan: StagePlan) -> tuple[int, int]:
+        """Epochs, and steps an epoch, by the training split's size; samplers may change the latter in their stage."""
+        size = plan.settings.batch_size or 1
+        return plan.epochs, self._step_count(len(self.train), size)
+
+    def _step_count(self, images: int, size: int) -> int:
+        full, rest = divmod(images, size)
+        count = full + (rest >= self.method.min_batch)
+        if count == 0:
+            raise ZooError(f"{self.method.name} needs batches of at least {self.method.min_batch}; an epoch has {images}")
+        return count
+
+    def fit(self, state: Mapping[str, Any] | None = None) -> Fit:
+        """Train from the start, or from a checkpoint's ``state``."""
+        with torch.random.fork_rng(devices=[], enabled=True):
+            resumed = state is not None
+            first = int(state["progress"]["stage"]) if state is not None else 0
+            for k in range(first, len(self.plans)):
+                self._run_stage(k, state if resumed and k == first else None)
+            return self._finish()
+
+    def _run_stage(self, k: int, state: Mapping[str, Any] | None) -> None:
+        plan = self.plans[k]
+        self.engine.build_optimizers(plan.settings, keep_state=not plan.stage.fresh_optimizers)
+        if state is not None:
+            self._load(state)
+        else:
+            self._reset(plan.stage)
+            with quiet(self.method), self.engine.autocast():
+                self.method.start_stage(plan.stage, self.train)
+            self.progress.stage, self.progress.epoch, self.progress.step = k, 0, 0
+            self._save()
+        while self.progress.epoch < plan.epochs:
+            self._run_epoch(plan)
+
+    def _reset(self, stage: Stage) -> None:
+        own = self.method.state_dict()
+        for name in stage.reset:
+            hit = [key for key in self._initial if key.startswith(f"{name}.")]
+            if not hit:
+                raise ZooError(f"{self.method.name}: stage {stage.name!r} resets {name!r}, which holds no weights")
+            with torch.no_grad():
+                for key in hit:
+                    own[key].copy_(self._initial[key])
+
+    def _order(self, stage: str, epoch: int) -> Tensor:
+        """The rows of an epoch, in order, by the method's sampling. int64 on the CPU."""
+        random = torch.Generator().manual_seed(seed_for(self.seed, "order", stage, epoch))
+        how = self.method.sampling()
+        n = len(self.train)
+        if how is None:
+            return torch.randperm(n, generator=random)
+        if isinstance(how, Weights):
+            return torch.multinomial(how.w.double().cpu(), how.draws or n, replacement=True, generator=random)
+        if isinstance(how, Repeats):
+            rows = torch.arange(n).repeat_interleave(how.counts.cpu())
+            return rows[torch.randperm(len(rows), generator=random)]
+        raise ZooError(f"{self.method.name}.sampling() must give None, Weights or Repeats; got {type(how).__name__}")
+
+    def _run_epoch(self, plan: StagePlan) -> None:
+        at, stage = self.progress, plan.stage.name
+        size = plan.settings.batch_size or 1
+        order = self._order(stage, at.epoch).to(self.train.device)
+        steps = self._step_count(len(order), size)
+        if dropped := len(order) - min(steps * size, len(order)):
+            self._note(f"stage {stage!r}: the last {dropped} images of an epoch were dropped (min_batch)")
+        clock = Clock(stage, at.epoch, plan.epochs, 0, plan.epochs * steps, self.total)
+        generator = torch.Generator(self.train.device)
+        first_bad = torch.full((), -1, device=self.train.device)
+        reported = saved = started = time.monotonic()
+        self.method.train()
+        for step in range(at.step, steps):
+            seed = seed_for(self.seed, "step", stage, at.epoch, step)
+            torch.manual_seed(seed)
+            batch = self.train.batch(order[step * size : (step + 1) * size], generator.manual_seed(seed))
+            logged = self.engine.step(batch, replace(clock, step=at.epoch * steps + step))
+            first_bad = self._add_up(logged, first_bad, step)
+            at.step = step + 1
+            now, last = time.monotonic(), step + 1 == steps
+            if last or now - reported >= self.report_seconds:
+                reported = now
+                self._stop_if_bad(first_bad, plan)
+                self._tell(plan, steps)
+            if not last and self.save is not None and now - saved >= self.checkpoint_seconds:
+                at.train_seconds += now - started
+                saved = started = now
+                self._save()
+        at.train_seconds += time.monotonic() - started
+        self._end_epoch(plan, replace(clock, step=(at.epoch + 1) * steps - 1), steps)
+
+    def _add_up(self, logged: Mapping[str, Tensor], first_bad: Tensor, step: int) -> Tensor:
+        """Add a step's numbers to the sums; the first step of this process with one that is not finite, or -1."""
+        sums = self.progress.sums
+        for name, value in logged.items():
+            wide = value.to(torch.float32 if value.device.type == "mps" else torch.float64)
+            sums[name] = sums[name] + wide if name in sums else wide
+            bad = torch.logical_not(torch.isfinite(wide)) & (first_bad < 0)
+            first_bad = torch.where(bad, step, first_bad)
+        return first_bad
+
+    def _end_epoch(self, plan: StagePlan, clock: Clock, steps: int) -> None:
+        at, started = self.progress, time.monotonic()
+        with quiet(self.method), self.engine.autocast():
+            self.method.end_epoch(clock, self.train)
+        if at.stage == len(self.plans) - 1 and at.epoch == plan.epochs - 1:
+            with quiet(self.method):
+                self._call_finish()
+        row: dict[str, Any] = {"stage": plan.stage.name, "epoch": at.epoch}
+        row.update({name: float(value) / steps for name, value in at.sums.items()})
+        for name, split in self.evals.items():
+            found = predict_split(self.engine, split)
+            self.predictions[name].append(found)
+            row[f"{name}.accuracy"] = float((found[0] == split.labels.cpu()).double().mean())
+        at.curves.append(row)
+        at.epoch, at.step, at.sums, at.done = at.epoch + 1, 0, {}, at.done + steps
+        at.evaluate_seconds += time.monotonic() - started
+        self._save()
+
+    def _call_finish(self) -> None:
+        """``finish`` with the validation split; its bias labels only for methods that declare to need them."""
+        val = self._val
+        if val is None and self.method.needs_val_bias:
+            raise ZooError(f"{self.method.name} needs a validation split with bias labels")
+        view = self.train if val is None else DeviceSplit(val, self.engine.device, self.method.needs_val_bias)
+        self.method.finish(self.train, view)
+
+    def _stop_if_bad(self, first_bad: Tensor, plan: StagePlan) -> None:
+        step = int(first_bad)
+        if step >= 0:
+            name, stage = self.method.name, plan.stage.name
+            raise DivergedError(
+                f"{name}: a loss became NaN or infinite in stage {stage!r}, epoch {self.progress.epoch}, step {step}. "
+                f"Lower the learning rate (--set {name}.{stage}.lr=...) or clip gradients (--set {name}.train.clip=1.0)."
+            )
+
+    def _tell(self, plan: StagePlan, steps: int) -> None:
+        if self.report is None:
+            return
+        at = self.progress
+        seen = at.curves[-1] if at.curves else {}
+        self.report(
+            {
+                "stage": plan.stage.name,
+                "epoch": at.epoch,
+                "epochs": plan.epochs,
+                "done": at.done + at.step,
+                "total": self.total,
+                "loss": {name: float(value) / at.step for name, value in at.sums.items() if "." not in name},
+                "accuracy": {n.split(".")[0]: v for n, v in seen.items() if n.endswith(".accuracy")},
+            }
+        )
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def _finish(self) -> Fit:
+        at = self.progress
+        predictions = {name: _stack(rows) for name, rows in self.predictions.items()}
+        seconds = {"train": at.train_seconds, "evaluate": at.evaluate_seconds}
+        return Fit(self.method, predictions, at.curves, seconds, self.notes)
+
+    def _save(self) -> None:
+        if self.save is None:
+            return
+        self.save(
+            {
+                "engine": self.engine.state_dict(),
+                "progress": dict(vars(self.progress)),
+                "predictions": {name: _stack(rows) for name, rows in self.predictions.items() if rows},
+                "initial": self._initial,
+                "notes": list(self.notes),
+            }
+        )
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self.engine.load_state_dict(state["engine"])
+        self.progress = Progress(**state["progress"])
+        self._initial = dict(state["initial"])
+        self.notes = list(state["notes"])
+        for name, found in state["predictions"].items():
+            self.predictions[name] = list(zip(found["class"].long(), found["log_odds"], strict=True))
+
+
+def _stack(rows: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Predictions of all epochs: ``class`` uint8 (int16 for more than 256 classes) and ``log_odds`` float16, (E, N)."""
+    classes = torch.stack([found for found, _ in rows])
+    small = torch.uint8 if int(classes.max()) < 256 else torch.int16
+    return {"class": classes.to(small), "log_odds": torch.stack([odds for _, odds in rows])}
+
+
+def task_of(train: Split, classes: int, biases: int, parts: tuple[int, ...], bias_map: Any, see_bias: bool) -> Task:
+    """The Task of a training split, hidden for methods that do not see bias labels."""
+    counts = train.group_counts(classes, biases)
+    height, width, channels = train.images.shape[1:]
+    task = Task(
+        classes,
+        biases,
+        len(train),
+        (channels, height, width),
+        parts or (biases,),
+        bias_map if train.bias_map is not None else None,
+        tuple(tuple(int(n) for n in row) for row in counts) if counts is not None else None,
+    )
+    return task if see_bias else task.hidden()

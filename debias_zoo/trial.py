@@ -1,0 +1,108 @@
+"""What a trial is: its whole configuration, from which its identity and its numbers follow, and its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from .protocol import ProtocolName, Settings
+
+SCHEMA = 1
+"""Version of ``result.json``; raised when a field changes its meaning."""
+
+
+class Supervision(BaseModel):
+    """Which bias labels were read, and for what."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: bool = False
+    val: bool = False
+    tuned_on: Literal["val", "val_unbiased"] | None = None
+    knows_bias_kind: bool = False
+
+    @property
+    def level(self) -> str:
+        """The group a table puts the method in."""
+        if self.train:
+            return "bias labels to train"
+        if self.val or self.tuned_on == "val_unbiased":
+            return "bias labels to select"
+        return "no bias labels"
+
+
+class Trial(BaseModel):
+    """One method on one data set with one seed. Same configuration, same numbers.
+
+    Attributes:
+        params: of the data set, complete. config: of the method, complete.
+        fingerprint: of the data. settings, stages: training settings, as in ``protocol.py``.
+        train_limit, eval_limit: images used of each split, or None for all.
+        needs: trials whose networks this one is handed, by role; they are part of its identity.
+        source, deviations: where the settings come from, and in what they differ from there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    method_version: int
+    dataset: str
+    dataset_version: int
+    params: dict[str, Any]
+    fingerprint: str
+    seed: int
+    protocol: ProtocolName
+    backbone: str
+    backbone_options: dict[str, Any] = {}
+    normalize: str
+    precision: Literal["fp32", "bf16"]
+    config: dict[str, Any]
+    settings: Settings
+    stages: dict[str, Settings] = {}
+    train_limit: int | None = None
+    eval_limit: int | None = None
+    needs: dict[str, Trial] = {}
+    supervision: Supervision
+    source: str = ""
+    deviations: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> str:
+        """Twelve hex digits that change with anything that could change a number."""
+        known = self.model_dump(mode="json", exclude={"source", "deviations", "supervision", "needs"})
+        known["needs"] = {role: trial.identity for role, trial in sorted(self.needs.items())}
+        return hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+    @property
+    def folder(self) -> str:
+        """Where it lies under ``--out``."""
+        return f"{self.dataset}/{self.method}/{self.seed}-{self.identity}"
+
+    @property
+    def label(self) -> str:
+        """A short name for progress bars and messages."""
+        return f"{self.method} on {self.dataset}, seed {self.seed}"
+
+
+class Result(BaseModel):
+    """What ``result.json`` holds.
+
+    Attributes:
+        metrics: split -> metric -> value, of the last epoch; fractions, not per cent.
+        seconds: train, evaluate, total. cost: parameters, steps, peak memory in bytes.
+        environment: versions, device, threads, machine, date, commit. notes: what a reader should know.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA
+    identity: str
+    trial: Trial
+    metrics: dict[str, dict[str, float | None]]
+    seconds: dict[str, float]
+    cost: dict[str, float]
+    environment: dict[str, Any]
+    notes: list[str] = []

@@ -1,0 +1,68 @@
+"""A worker process: takes trials as JSON lines on its standard input, answers with events as JSON lines.
+
+It ends the moment its driver is gone: the driver holds the other end of its standard input, and the kernel closes that
+whatever the driver died of.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+from pathlib import Path
+from typing import Any, TextIO
+
+DRIVER_GONE = 3
+
+
+def main() -> None:
+    """Serve one driver until it closes the line."""
+    events = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints must not be taken for an event
+    jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    while True:
+        _serve(jobs.get(), events)
+
+
+def _listen(jobs: queue.SimpleQueue[dict[str, Any]]) -> None:
+    for line in sys.stdin:
+        jobs.put(json.loads(line))
+    os._exit(DRIVER_GONE)
+
+
+def _serve(job: dict[str, Any], events: TextIO) -> None:
+    from .errors import ZooError
+    from .runner import run_trial
+    from .trial import Trial
+
+    trial = Trial.model_validate(job["trial"])
+
+    def send(event: str, **content: Any) -> None:
+        print(json.dumps({"id": trial.identity, "event": event, **content}), file=events, flush=True)
+
+    root = Path(job["root"]) if job["root"] is not None else None
+    try:
+        run_trial(
+            trial,
+            Path(job["out"]),
+            device=job["device"],
+            root=root,
+            report=lambda state: send("progress", **state),
+            warn=lambda text: send("warning", text=text),
+        )
+    except ZooError as error:
+        send("failed", error=str(error))
+    except Exception as error:  # such as a lock that cannot be taken; the driver must hear of it
+        send("failed", error=f"{type(error).__name__}: {error}")
+    else:
+        send("done")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The debiasing methods, one file each; what they share is in ``losses``."""

@@ -1,0 +1,113 @@
+"""BlindEye: Turning a Blind Eye (Alvi, Zisserman, Nellaker, ECCV Workshops 2018, arXiv:1809.02169)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from debias_zoo.method import (
+    Backbones,
+    Batch,
+    Clock,
+    Config,
+    Method,
+    Optim,
+    Paper,
+    Recipe,
+    Settings,
+    Stage,
+    Task,
+    Update,
+    setting,
+)
+
+from .erm import BASELINE
+from .losses.bias_heads import bias_loss, bias_predictor, uniform_cross_entropy
+
+
+class BlindEye(Method):
+    """Confuse a bias classifier: pull its prediction on the features towards the uniform distribution.
+
+    f is the backbone up to the tap, g the rest of it, h predicts the bias from the tapped map. On every batch, in turn:
+
+        recognise:  L_s = sum_heads CE(b, h(stopgrad f(x)))                                            steps h
+        confuse:    L = CE(y, g(f(x))) + alpha mean_heads -1/K sum_k log softmax(h(f(x)))_k            steps f and g
+
+    h is constant in ``confuse`` (and in eval mode: its batch norm statistics stay), there is no gradient reversal. One
+    forward of f serves both updates, since ``recognise`` does not move f. Reads bias labels of the training split.
+    Prediction: g(f(x)).
+
+    Differs from the paper: it fine-tunes a face network and gives no weight for the confusion; here, as in LNL's
+    comparison, it is LNL's net with LNL's heads and pre-training, and alpha is ours. The confusion target is uniform,
+    not the random noise of a public re-implementation.
+    """
+
+    name = "blindeye"
+    version = 1
+    sees_bias = True
+    moves_buffers = {"recognise": ("net.",)}
+    paper = Paper(
+        title="Turning a Blind Eye: Explicit Removal of Biases and Variation from Deep Neural Network Embeddings",
+        authors="Alvi, Zisserman, Nellaker",
+        venue="ECCV Workshops",
+        year=2018,
+        arxiv="1809.02169",
+    )
+
+    class Config(Config):
+        alpha: float = setting(0.1, "weight of the confusion", source="ours", search=(1e-2, 3.0, "log"), ge=0)
+        bias_lr_scale: float = setting(
+            10.0, "learning rate of h over that of f and g", source="pbevan1/Skin-Deep-Unlearning", search=(1, 30, "log"), gt=0
+        )
+        warmup_epochs: int = setting(
+            1, "first epochs of the unlearning stage without confusion, for h to learn", source="ours", ge=0
+        )
+        pretrain_share: float = setting(0.5, "share of the epochs that pre-train f and g", source="LNL", ge=0, lt=1)
+        tap: int | None = setting(None, "stage whose map f(x) is; None: the backbone's middle one", source="LNL")
+
+    recipes = (
+        Recipe(
+            protocol="paper",
+            dataset="cmnist",
+            source="LNL's comparison: its net, heads and schedule; no code of its BlindEye exists",
+            backbone="lnl_convnet",
+            normalize="cifar",
+            settings=BASELINE,
+            stages={"pretrain": Settings(epochs=100, lr=0.01), "unlearn": Settings(epochs=100, lr=0.001)},
+            deviations=("alpha and the learning rate of h are not published",),
+        ),
+    )
+
+    def __init__(self, backbones: Backbones, task: Task, config: Any) -> None:
+        super().__init__(backbones, task, config)
+        self.bias = bias_predictor(task, self.net.tap_shape(config.tap))
+
+    def stages(self) -> Sequence[Stage]:
+        share = self.config.pretrain_share
+        unlearning = Stage("unlearn", 1.0 - share)
+        return [Stage("pretrain", share), unlearning] if share else [unlearning]
+
+    def optimizers(self) -> Mapping[str, Optim]:
+        bias = Optim(self.bias.parameters(), lr_scale=self.config.bias_lr_scale)
+        return {"net": Optim(self.net.parameters()), "bias": bias}
+
+    def updates(self, clock: Clock) -> Sequence[Update]:
+        if clock.stage == "pretrain":
+            return [Update("pretrain", ("net",))]
+        return [Update("recognise", ("bias",)), Update("confuse", ("net",))]
+
+    def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        if loss == "pretrain":
+            return {"loss": F.cross_entropy(self.net(batch.image).float(), batch.label)}
+        self.bias.train(loss == "recognise")
+        if loss == "recognise":
+            batch.scratch["features"], z = self.net.features_and_tap(batch.image, self.config.tap)
+            batch.scratch["tap"] = z
+            return {"loss": bias_loss(self.bias(z.detach()), batch)}
+        task_loss = F.cross_entropy(self.net.classify(batch.scratch["features"]).float(), batch.label)
+        confusion = uniform_cross_entropy(self.bias(batch.scratch["tap"]))
+        alpha = self.config.alpha if clock.epoch >= self.config.warmup_epochs else 0.0
+        return {"loss": task_loss + alpha * confusion, "confusion": confusion}

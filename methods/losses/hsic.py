@@ -1,0 +1,57 @@
+"""The Hilbert-Schmidt independence criterion between two sets of features (Gretton 2005, Song 2012).
+
+All of it runs in float32 at least, whatever the precision around it: the terms cancel to several digits.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def squared_distances(x: Tensor) -> Tensor:
+    """(N, N) squared Euclidean distances of the rows of x (N, d), never below 0."""
+    x = x if x.dtype == torch.float64 else x.float()
+    norms = (x * x).sum(1)
+    with _full_precision(x):
+        gram = x @ x.T
+    return (norms[:, None] + norms[None, :] - 2.0 * gram).clamp(min=0.0)
+
+
+def _full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """No autocast, or the product would be taken in bfloat16; the meta device knows no autocast."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
+def rbf_kernel(x: Tensor, sigma: Tensor | float) -> Tensor:
+    """(N, N) kernel exp(-||x_i - x_j||^2 / (2 sigma^2)) of the rows of x (N, d)."""
+    return torch.exp(-squared_distances(x) / (2.0 * sigma**2))
+
+
+def unbiased_hsic(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741  (the paper's letters)
+    """Song's unbiased estimator for kernels K, L (N, N), N >= 4; it can be negative.
+
+    [tr(K~L~) + 1'K~1 1'L~1 / ((N-1)(N-2)) - 2/(N-2) 1'K~L~1] / (N(N-3)), with K~, L~ the kernels with zero diagonal.
+    """
+    n = k.shape[0]
+    k = k - torch.diag_embed(torch.diagonal(k))
+    l = l - torch.diag_embed(torch.diagonal(l))  # noqa: E741
+    rows_k, rows_l = k.sum(1), l.sum(1)
+    trace = (k * l).sum()  # both symmetric
+    product = rows_k.sum() * rows_l.sum() / ((n - 1) * (n - 2))
+    cross = 2.0 / (n - 2) * (rows_k * rows_l).sum()
+    return (trace + product - cross) / (n * (n - 3))
+
+
+def biased_hsic(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741
+    """Gretton's estimator tr(KHLH) / (N-1)^2 for kernels K, L (N, N), with H = I - 11'/N."""
+    centred = k - k.mean(0, keepdim=True)
+    other = l - l.mean(0, keepdim=True)
+    return (centred * other.T).sum() / (k.shape[0] - 1) ** 2
+
+
+def median_sigma(features: list[Tensor]) -> Tensor:
+    """sqrt of the median of all squared distances within each batch of features (B, d), zero diagonal included."""
+    return torch.cat([squared_distances(x).flatten() for x in features]).median().sqrt()
