@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy.special import ndtr, ndtri
 
-from debias_zoo.dataset import IGNORED, BiasDataset, Card, Images, Ints, Params, Split
+from debias_zoo.dataset import IGNORED, BiasDataset, Card, Images, Ints, Split
 from debias_zoo.errors import ZooError, unknown
 from debias_zoo.protocol import Settings
 from debias_zoo.seeds import seed_for
@@ -59,12 +59,14 @@ class ColoredMNIST(BiasDataset):
     title = "Colored MNIST (LNL): the digit's colour tells its class in training"
     bias_attribute = "colour"
 
-    class Params(Params):
+    class Params(BiasDataset.Params):
         """What can be chosen on the command line, as in ``cmnist:variance=0.03``."""
 
         variance: float = Field(0.02, ge=0.02, le=0.05, description="of each colour channel, on pixels in [0, 1]")
         val: int = Field(6000, ge=0, le=30_000, description="training digits held out for validation; 0 as in papers")
         data_seed: int = Field(0, ge=0, description="of the colours and of the held-out digits")
+
+    params: Params
 
     @property
     def card(self) -> Card:
@@ -120,14 +122,13 @@ def draw_colours(biases: Ints, variance: float, random: np.random.Generator) -> 
     std = variance**0.5
     low, high = ndtr((0.0 - means) / std), ndtr((1.0 - means) / std)
     channel = means + std * ndtri(low + (high - low) * random.random(means.shape))
-    return (np.clip(channel, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return np.asarray(np.clip(channel, 0.0, 1.0) * 255.0, dtype=np.uint8)
 
 
 def paint(digits: Images, colours: Images) -> Images:
     """uint8 (N, 28, 28, 3): ``digits`` (N, 28, 28) above the threshold in their colour (N, 3), the rest black."""
     mask = digits > THRESHOLD
-    images: Images = mask[..., None] * colours[:, None, None, :]
-    return images
+    return np.asarray(mask[..., None] * colours[:, None, None, :], dtype=np.uint8)
 
 
 def colour_bins(images: Images) -> Images:

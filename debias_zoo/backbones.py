@@ -31,6 +31,9 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 class Normalize(nn.Module):
     """(x - mean) / std per channel, as the first layer of a network; image (B, C, H, W) in [0, 1]."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, name: str, channels: int) -> None:
         super().__init__()
         if name not in NORMALIZATIONS:
@@ -74,9 +77,11 @@ class Backbone(nn.Module):
                 f"backbone {name!r} cannot be tapped: its timm model has no forward_intermediates. "
                 "Use one that has, such as resnet18, convnext_atto or vit_tiny_patch16_224."
             )
-        self.taps = len(self.model.feature_info)
+        taps: Any = self.model.feature_info
+        self.taps = len(taps)
         self.default_tap = (self.taps - 1) // 2
-        self.dim: int = self.model.num_features if embed_dim is None else embed_dim
+        width: Any = self.model.num_features
+        self.dim = int(width if embed_dim is None else embed_dim)
         self.embed: nn.Module = nn.Identity()
         self.classifier: nn.Module | None = None
         if embed_dim is not None:

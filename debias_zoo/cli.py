@@ -7,15 +7,12 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from . import __version__
 from .errors import ZooError
-
-if TYPE_CHECKING:
-    from .grid import Grid
 
 FORMATS = ("rich", "latex", "markdown", "csv", "json")
 
@@ -37,7 +34,7 @@ def _mendable(command: Callable[..., None]) -> Callable[..., None]:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="debias-zoo")
 def cli() -> None:
-    """Compare debiasing methods for image classifiers under one protocol.
+    r"""Compare debiasing methods for image classifiers under one protocol.
 
     \b
     debias-zoo run --methods lnl,blindeye,rebias --dataset cmnist
@@ -57,7 +54,9 @@ def cli() -> None:
     required=True,
     help="NAME[:KEY=VALUE,...]; repeatable. A list of values is a sweep: cmnist:variance=0.02,0.03.",
 )
-@click.option("--seeds", type=click.IntRange(1), help="How many seeds: 0 ... N-1. Neither this nor --seed: seed 0 alone.")
+@click.option(
+    "--seeds", type=click.IntRange(1), help="How many seeds: 0 ... N-1. Neither this nor --seed: seed 0 alone."
+)
 @click.option("--seed", "seed_list", help="Which seeds, separated by commas.")
 @click.option("--backbone", help="A timm model instead of the recipe's; `debias-zoo list backbones`.")
 @click.option(
@@ -92,14 +91,16 @@ def run(**options: Any) -> None:
 @cli.command()
 @click.argument("runs", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--format", "form", type=click.Choice(FORMATS), default="rich", show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there, not to the terminal.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there, not to the terminal."
+)
 @click.option("--standalone", is_flag=True, help="LaTeX: a whole document instead of a fragment.")
 @click.option("--methods", help="Only these, in this order.")
-@click.option("--split", default="test", show_default=True, help="The split whose numbers are shown.")
+@click.option("--split", help="The split whose numbers are shown.  [default: test]")
 @_mendable
-def report(runs: Path, form: str, output: Path | None, standalone: bool, methods: str | None, split: str) -> None:
+def report(runs: Path, form: str, output: Path | None, standalone: bool, methods: str | None, split: str | None) -> None:
     """A table of finished runs: mean ± std over seeds."""
-    from .reports.table import build_table
+    from .reports.table import build_table, render
     from .store import read_results, write_text
 
     if standalone and form != "latex":
@@ -112,8 +113,6 @@ def report(runs: Path, form: str, output: Path | None, standalone: bool, methods
     if form == "rich" and output is None:
         _print_table(table)
         return
-    from .reports.table import render
-
     text = render(table, form, standalone=standalone)
     if output is None:
         click.echo(text, nl=not text.endswith("\n"))

@@ -96,12 +96,6 @@ class Card(BaseModel):
     test_splits: tuple[str, ...] = ("test",)
 
 
-class Params(BaseModel):
-    """Base of every data set's parameters: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class BiasDataset:
     """A data set whose label is tied to a bias in training and not in the test.
 
@@ -115,11 +109,13 @@ class BiasDataset:
     title: ClassVar[str]
     bias_attribute: ClassVar[str]
 
-    class Params(Params):
-        """No parameters."""
+    class Params(BaseModel):
+        """What can be chosen on the command line: frozen, unknown keys refused."""
+
+        model_config = ConfigDict(frozen=True, extra="forbid")
 
     def __init__(self, params: Any = None) -> None:
-        self.params = params if params is not None else self.Params()
+        self.params: Any = params if params is not None else self.Params()
 
     @property
     def card(self) -> Card:

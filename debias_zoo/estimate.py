@@ -53,7 +53,7 @@ def _time(trial: Trial, out: Path, root: Path | None, device: str) -> float:
     if trial.needs:
         return 0.0  # its teacher is not trained yet, so it cannot be built
     train, evals = load_splits(trial, root)
-    method = make_method(trial, train, out, device).to(device=torch.device(device), memory_format=torch.channels_last)
+    method = make_method(trial, train, out, device)
     engine = Engine(method, device, trial.precision)
     split = DeviceSplit(train, engine.device, method.sees_bias)
     plans = plan_stages(method, trial.settings, trial.stages)

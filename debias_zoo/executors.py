@@ -138,7 +138,7 @@ class LocalExecutor:
         threads = str(self.threads)
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         env.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, OPENBLAS_NUM_THREADS=threads)
-        log = tempfile.TemporaryFile("w+")
+        log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (open as long as the worker)
         process = subprocess.Popen(
             [sys.executable, "-m", "debias_zoo.worker"],
             stdin=subprocess.PIPE,

@@ -132,7 +132,7 @@ def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, con
     own_config, own_train, own_stages = _sorted_sets(cls, request)
     merged = {**recipe.config, **(config or {}), **own_config}
     checked = _validated(cls.Config, merged, f"method {name!r}")
-    stages = {stage: found for stage, found in recipe.stages.items()}
+    stages = dict(recipe.stages)
     for stage, found in own_stages.items():
         stages[stage] = found.over(stages.get(stage, Settings()))
     needs = {
@@ -181,8 +181,8 @@ def find_recipe(cls: type[Method], dataset: str, protocol_name: str) -> Recipe:
     if protocol(protocol_name).needs_recipe:
         there = sorted({recipe.dataset for recipe in cls.recipes if recipe.protocol == protocol_name})
         raise ZooError(
-            f"method {cls.name!r} has no recipe for --protocol {protocol_name} on data set {dataset!r}; it has one for: "
-            f"{', '.join(there) or 'none'}. --protocol standard runs everywhere"
+            f"method {cls.name!r} has no recipe for --protocol {protocol_name} on data set {dataset!r}; it has one "
+            f"for: {', '.join(there) or 'none'}. --protocol standard runs everywhere"
         )
     return Recipe(protocol="standard", dataset=dataset, source="the method's defaults")
 
@@ -263,25 +263,23 @@ def dry_run(trial: Trial, root: Path | None) -> None:
     """Build a trial without data and on no device, so that what cannot work is said before any work."""
     dataset = dataset_of(trial)
     card, cls = dataset.card, load_method(trial.method)
-    shown = Task(
-        len(card.classes), len(card.biases), 1000, card.image_shape, card.bias_parts, card.bias_map, None
-    )
+    shown = Task(len(card.classes), len(card.biases), 1000, card.image_shape, card.bias_parts, card.bias_map, None)
     if cls.sees_bias and len(card.biases) < 2:
         raise ZooError(f"method {cls.name!r} needs bias labels; data set {dataset.name!r} has none")
     if cls.needs_val_bias and "val" not in card.eval_splits:
         raise ZooError(f"method {cls.name!r} needs a validation split; data set {dataset.name!r} is asked for none")
     if cls.needs_conflicting and not _has_conflicting(dataset):
         raise ZooError(
-            f"method {cls.name!r} needs bias-conflicting training images; in {dataset.name!r} every training image of a "
-            "class has one bias"
+            f"method {cls.name!r} needs bias-conflicting training images; in {dataset.name!r} every training image of "
+            "a class has one bias"
         )
     teachers = {role: _untrained(needed, shown) for role, needed in trial.needs.items()}
     method = build_method(trial, shown if cls.sees_bias else shown.hidden(), teachers)
     for plan in plan_stages(method, trial.settings, trial.stages):
         if (plan.settings.batch_size or 0) < cls.min_batch:
             raise ZooError(
-                f"method {cls.name!r} needs batches of at least {cls.min_batch}; got {plan.settings.batch_size} in stage "
-                f"{plan.stage.name!r}"
+                f"method {cls.name!r} needs batches of at least {cls.min_batch}; got {plan.settings.batch_size} in "
+                f"stage {plan.stage.name!r}"
             )
 
 
@@ -302,8 +300,8 @@ def _bias_warnings(cls: type[Method], dataset: BiasDataset) -> list[str]:
     if not cls.sees_bias or dataset.card.bias_map is not None or _has_conflicting(dataset):
         return []
     return [
-        f"{cls.name} on {dataset.name}: every training image of a class has one bias, so an adversary on the bias label "
-        "unlearns the label itself"
+        f"{cls.name} on {dataset.name}: every training image of a class has one bias, so an adversary on the bias "
+        "label unlearns the label itself"
     ]
 
 
@@ -327,9 +325,8 @@ def pick_device(text: str) -> str:
         return text
     if kind == "mps" and not index and torch.backends.mps.is_available():
         return text
-    if kind == "cuda" and (not index or index.isdigit()) and torch.cuda.is_available():
-        if int(index or 0) < torch.cuda.device_count():
-            return text
+    if kind == "cuda" and (index or "0").isdigit() and int(index or 0) < torch.cuda.device_count():
+        return text
     there = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
     raise ZooError(f"device {text!r} is not here; this machine has: {', '.join(there)}; or say auto")
 

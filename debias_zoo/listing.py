@@ -138,7 +138,9 @@ def details_text(found: dict[str, Any]) -> str:
     head = [f"{found['name']} ({found['kind']})", ""]
     body = [found["doc"], ""] if "doc" in found else [found["about"], ""]
     skipped = {"name", "kind", "doc", "about", "settings", "parameters", "recipes", "training", "classes", "biases"}
-    facts = [f"{key}: {_plain(value)}" for key, value in found.items() if key not in skipped and value not in ("", None)]
+    facts = [
+        f"{key}: {_plain(value)}" for key, value in found.items() if key not in skipped and value not in ("", None)
+    ]
     lines = [*head, *body, *facts]
     for what in ("settings", "parameters"):
         if found.get(what):

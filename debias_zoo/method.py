@@ -22,7 +22,6 @@ __all__ = [
     "Backbones",
     "Batch",
     "Clock",
-    "Config",
     "Method",
     "Need",
     "Optim",
@@ -108,7 +107,7 @@ class Task:
     group_counts: tuple[tuple[int, ...], ...] | None = None
 
     def hidden(self) -> Task:
-        """This task with everything that bias labels tell taken away."""
+        """The task with everything that bias labels tell taken away."""
         return Task(self.classes, 0, self.train_size, self.image_shape)
 
 
@@ -138,7 +137,7 @@ class Stage:
 
     name: str
     share: float = 1.0
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
     fresh_optimizers: bool = True
     reset: tuple[str, ...] = ()
 
@@ -188,18 +187,12 @@ class Need:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Config(BaseModel):
-    """Base of every method's settings: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 def setting(default: Any, about: str, *, source: str, search: Sequence[Any] | None = None, **limits: Any) -> Any:
     """A config field with its meaning, where its default comes from, and its search range.
 
     ``search`` is ``(low, high, "log" | "linear")`` or a list of choices; None: not meant to be tuned.
     """
-    extra = {"source": source, "search": list(search) if search is not None else None}
+    extra: Any = {"source": source, "search": list(search) if search is not None else None}
     return Field(default, description=f"{about} (default: {source})", json_schema_extra=extra, **limits)
 
 
@@ -259,11 +252,19 @@ class Method(nn.Module):
     min_batch: ClassVar[int] = 2
     moves_buffers: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """For each loss, prefixes of the buffers it moves; batch norm statistics of stepped networks need no mention."""
+    is_baseline: ClassVar[bool] = False
+    """Is plain ERM on what its network sees, and means to be: ``check_method`` asks every other method to differ."""
+    frozen: ClassVar[Mapping[str, str]] = {}
+    """Parameters, by prefix, that are meant never to move, each with the reason."""
+    expected_failed: ClassVar[Mapping[str, str]] = {}
+    """Checks of ``check_method`` that are known to fail, each with the reason; at most two."""
     paper: ClassVar[Paper]
     recipes: ClassVar[tuple[Recipe, ...]] = ()
 
-    class Config(Config):
-        """No settings."""
+    class Config(BaseModel):
+        """The method's settings: frozen, unknown keys refused. Subclasses add fields with ``setting``."""
+
+        model_config = ConfigDict(frozen=True, extra="forbid")
 
     def __init__(self, backbones: Backbones, task: Task, config: Any) -> None:
         super().__init__()

@@ -39,8 +39,11 @@ def group_metrics(
     """All metrics of one split, and its counts.
 
     Args:
-        predicted, labels, biases: int64 (N,); without biases only the accuracy is defined.
+        predicted: int64 (N,).
+        labels: int64 (N,).
+        biases: int64 (N,); without them only the accuracy is defined.
         aligned: for each class, the biases aligned with it.
+        biases_count: how many bias values there are.
 
     Returns:
         ``METRICS``, and ``n`` images, ``groups`` with images, ``worst_n`` images in the worst group.

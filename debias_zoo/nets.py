@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class StagedNet(nn.Module):
         num_classes: outputs of the classifier; 0: no classifier.
     """
 
-    def __init__(self, stages: list[nn.Module], channels: list[int], num_classes: int) -> None:
+    def __init__(self, stages: Sequence[nn.Module], channels: list[int], num_classes: int) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.feature_info = [
@@ -53,7 +54,7 @@ class StagedNet(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """The outputs of the stages in ``indices``, with the last stage's output before them unless only they are asked."""
+        """The outputs of the stages in ``indices``, after the last stage's output unless only they are asked."""
         count = len(self.stages)
         if isinstance(indices, int):
             indices = list(range(count - indices, count))
@@ -92,7 +93,7 @@ def _without_timm_extras(options: dict[str, Any], net: str) -> dict[str, Any]:
     return {k: v for k, v in options.items() if k not in {"pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}}
 
 
-@register_model  # type: ignore[untyped-decorator]
+@register_model
 def lnl_convnet(num_classes: int = 10, in_chans: int = 3, **options: Any) -> StagedNet:
     """The four-layer net of LNL's Colored MNIST (authors' ``models.py``); its tap is the map after the second layer.
 
@@ -115,7 +116,7 @@ def lnl_convnet(num_classes: int = 10, in_chans: int = 3, **options: Any) -> Sta
     return StagedNet(stages, [32, 32, 64, 64], num_classes)
 
 
-@register_model  # type: ignore[untyped-decorator]
+@register_model
 def simple_convnet(
     num_classes: int = 10, in_chans: int = 3, kernel: int = 7, stride: int = 1, **options: Any
 ) -> StagedNet:
@@ -133,7 +134,7 @@ def simple_convnet(
     return StagedNet(stages, widths[1:], num_classes)
 
 
-@register_model  # type: ignore[untyped-decorator]
+@register_model
 def mlp(
     num_classes: int = 10,
     in_chans: int = 3,

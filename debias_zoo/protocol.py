@@ -94,7 +94,9 @@ class Protocol:
 
 _PROTOCOLS: Mapping[str, Protocol] = {
     "quick": Protocol("quick", "a look that everything runs; its numbers mean nothing", 2048, 1000, False),
-    "standard": Protocol("standard", "one equal budget for every method, minutes a trial on one core", None, None, False),
+    "standard": Protocol(
+        "standard", "one equal budget for every method, minutes a trial on one core", None, None, False
+    ),
     "paper": Protocol("paper", "the schedule of the method's own paper", None, None, True),
 }
 

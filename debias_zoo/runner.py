@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,14 @@ def run_trial(
             raise
         except Exception as error:
             _note_failure(folder, traceback.format_exc())
-            raise ZooError(f"{trial.label} failed: {type(error).__name__}: {error}; see {folder.path}/error.txt") from error
+            raise ZooError(
+                f"{trial.label} failed: {type(error).__name__}: {error}; see {folder.path}/error.txt"
+            ) from error
 
 
 def _note_failure(folder: Folder, text: str) -> None:
-    try:
+    with suppress(ZooError):  # the disk may be full: the error itself is reported
         folder.fail(text)
-    except ZooError:
-        pass  # the disk is full: the error itself is reported
 
 
 def _train(trial: Trial, folder: Folder, out: Path, device: str, root: Path | None, report: Report | None) -> Result:
@@ -72,7 +73,6 @@ def _train(trial: Trial, folder: Folder, out: Path, device: str, root: Path | No
     train, evals = load_splits(trial, root)
     method = make_method(trial, train, out, device)
     engine = Engine(method, device, trial.precision)
-    engine.method.to(device=torch.device(device), memory_format=torch.channels_last)
     plans = plan_stages(method, trial.settings, trial.stages)
 
     def save(state: dict[str, Any]) -> None:
@@ -147,7 +147,12 @@ def _cost(method: Any, device: str, steps: int) -> dict[str, float]:
         peak = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
     net = sum(p.numel() for p in method.net.parameters()) if hasattr(method, "net") else 0
     total = sum(p.numel() for p in method.parameters())
-    return {"parameters": float(total), "extra_parameters": float(total - net), "steps": float(steps), "peak_bytes": peak}
+    return {
+        "parameters": float(total),
+        "extra_parameters": float(total - net),
+        "steps": float(steps),
+        "peak_bytes": peak,
+    }
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -71,7 +71,7 @@ class Folder:
         if not path.exists():
             return None
         try:
-            return cast(dict[str, Any], torch.load(path, map_location=device, weights_only=True))
+            return cast("dict[str, Any]", torch.load(path, map_location=device, weights_only=True))
         except Exception as error:  # whatever a truncated archive makes torch raise
             path.replace(path.with_suffix(".pt.damaged"))
             self.warn(f"checkpoint {path} cannot be read ({type(error).__name__}); put aside, the trial starts again")
@@ -89,14 +89,12 @@ class Folder:
         """One JSON line an epoch."""
         write_text(self.path / "curves.jsonl", "".join(json.dumps(row) + "\n" for row in curves))
 
-    def finish(
-        self, result: Result, predictions: Mapping[str, npt.NDArray[Any]], weights: Mapping[str, Any]
-    ) -> None:
+    def finish(self, result: Result, predictions: Mapping[str, npt.NDArray[Any]], weights: Mapping[str, Any]) -> None:
         """Write predictions, weights and, last, the result; then the checkpoint is not needed any more."""
         from safetensors.torch import save
 
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **predictions)
+        np.savez_compressed(buffer, allow_pickle=False, **predictions)
         write_bytes(self.path / "predictions.npz", buffer.getbuffer())
         write_bytes(self.path / "model.safetensors", save({k: v.contiguous() for k, v in weights.items()}))
         write_text(self.path / "result.json", result.model_dump_json(indent=1) + "\n")
@@ -117,7 +115,9 @@ def parse_result(text: str, path: Path) -> Result:
         data = json.loads(text)
         schema = data.get("schema_version") if isinstance(data, dict) else None
         if isinstance(schema, int) and schema > SCHEMA:
-            raise DamagedError(f"result {path} has schema {schema}, this version reads up to {SCHEMA}: upgrade debias-zoo")
+            raise DamagedError(
+                f"result {path} has schema {schema}, this version reads up to {SCHEMA}: upgrade debias-zoo"
+            )
         result = Result.model_validate(data)
     except (json.JSONDecodeError, ValidationError) as error:
         raise DamagedError(f"result {path} cannot be read ({type(error).__name__})") from error
@@ -179,10 +179,8 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
             _write_all(file, content)
         temporary.replace(path)
     except OSError as error:
-        try:
+        with suppress(OSError):  # the first error tells more
             temporary.unlink(missing_ok=True)
-        except OSError:
-            pass  # the first error tells more
         raise _cannot_write(path, error) from error
 
 
@@ -194,5 +192,7 @@ def _write_all(file: IO[bytes], content: bytes | memoryview) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> ZooError:
     if error.errno == errno.ENOSPC:
-        return ZooError(f"no space left to write {path}; what is finished is kept: free some space and run the same again")
+        return ZooError(
+            f"no space left to write {path}; what is finished is kept: free some space and run the same again"
+        )
     return ZooError(f"cannot write {path}: {error.strerror or error}; choose another place with --out")

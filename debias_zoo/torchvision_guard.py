@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from typing import Any
 
 import torch
 
@@ -29,7 +30,7 @@ def import_timm() -> None:
             missing = _MISSING.search(str(error))
             if missing is None:
                 raise
-            library = torch.library.Library("torchvision", "FRAGMENT")
+            library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
             library.define(f"{missing[1]}(Tensor x) -> Tensor")
             _declared.append(library)
             for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:

@@ -6,6 +6,7 @@ continues bit for bit. ``Engine`` is one step of a method as its contract says; 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -39,6 +40,7 @@ def plan_stages(method: Method, settings: Settings, overrides: Mapping[str, Sett
     """The method's stages under a trial's settings.
 
     Args:
+        method: whose stages.
         settings: of the whole trial; its epochs are dealt out by the stages' shares.
         overrides: by stage name; a stage with epochs of its own here takes no part in the dealing.
     """
@@ -53,10 +55,9 @@ def plan_stages(method: Method, settings: Settings, overrides: Mapping[str, Sett
     fixed = sum(epochs for epochs in own if epochs is not None)
     if dealt and settings.epochs is None:
         raise ZooError(f"no number of epochs is set for {method.name}: --set {method.name}.train.epochs=N")
-    for k, epochs in zip(
-        dealt, split_epochs((settings.epochs or 0) - fixed, [stages[k].share for k in dealt]) if dealt else [], strict=True
-    ):
-        own[k] = epochs
+    parts = split_epochs((settings.epochs or 0) - fixed, [stages[k].share for k in dealt]) if dealt else []
+    for k, part in zip(dealt, parts, strict=True):
+        own[k] = part
     plans = []
     for stage, how, epochs in zip(stages, merged, own, strict=True):
         if missing := how.missing():
@@ -75,8 +76,8 @@ class DeviceSplit:
         def put(array: Any) -> Tensor | None:
             return None if array is None else torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
-        self.images = cast(Tensor, put(split.images))  # (N, H, W, C) uint8
-        self.labels = cast(Tensor, put(split.labels))
+        self.images = cast("Tensor", put(split.images))  # (N, H, W, C) uint8
+        self.labels = cast("Tensor", put(split.labels))
         self.biases = put(split.biases) if see_bias else None
         self._bias_map = put(split.bias_map) if see_bias else None
         self.device = device
@@ -85,7 +86,7 @@ class DeviceSplit:
         return len(self.images)
 
     def image(self, rows: Tensor | slice) -> Tensor:
-        """float (B, C, H, W) in [0, 1], channels last in memory."""
+        """Float (B, C, H, W) in [0, 1], channels last in memory."""
         pixels = self.images[rows] if isinstance(rows, slice) else self.images.index_select(0, rows)
         return pixels.permute(0, 3, 1, 2).float().mul_(1.0 / 255.0)
 
@@ -109,12 +110,14 @@ class Engine:
     """A method with its optimizers: one ``step`` does what the method's ``updates`` say, and nothing else.
 
     Args:
+        method: moved to the device, channels last in memory.
         precision: "fp32", or "bf16" for autocast to bfloat16.
     """
 
     def __init__(self, method: Method, device: torch.device | str = "cpu", precision: str = "fp32") -> None:
-        self.method = method
         self.device = torch.device(device)
+        self.method = method.to(self.device)
+        nn.Module.to(method, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.precision = precision
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._parameters: dict[str, list[nn.Parameter]] = {}
@@ -206,7 +209,8 @@ def _optimizer(
     if algorithm == "sgd":
         return torch.optim.SGD(parameters, lr, momentum or 0.0, weight_decay=decay or 0.0, fused=fused)
     betas = (0.9 if momentum is None else momentum, 0.999)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}.get(algorithm or "")
+    kinds: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    kind = kinds.get(algorithm or "")
     if kind is None:
         raise ZooError(f"unknown optimizer {algorithm!r}; known: sgd, adam, adamw")
     return kind(parameters, lr, betas, weight_decay=decay or 0.0, fused=fused)
@@ -281,7 +285,7 @@ class Trainer:
         save: called with a checkpoint's state; None: never. report: called about once a second.
     """
 
-    checkpoint_seconds = 60.0
+    checkpoint_seconds = float(os.environ.get("DEBIAS_ZOO_CHECKPOINT_SECONDS", "60"))
     report_seconds = 1.0
 
     def __init__(
@@ -318,7 +322,9 @@ class Trainer:
         full, rest = divmod(images, size)
         count = full + (rest >= self.method.min_batch)
         if count == 0:
-            raise ZooError(f"{self.method.name} needs batches of at least {self.method.min_batch}; an epoch has {images}")
+            raise ZooError(
+                f"{self.method.name} needs batches of at least {self.method.min_batch}; an epoch has {images}"
+            )
         return count
 
     def fit(self, state: Mapping[str, Any] | None = None) -> Fit:
@@ -440,8 +446,8 @@ class Trainer:
         if step >= 0:
             name, stage = self.method.name, plan.stage.name
             raise DivergedError(
-                f"{name}: a loss became NaN or infinite in stage {stage!r}, epoch {self.progress.epoch}, step {step}. "
-                f"Lower the learning rate (--set {name}.{stage}.lr=...) or clip gradients (--set {name}.train.clip=1.0)."
+                f"{name}: a loss became NaN or infinite in stage {stage!r}, epoch {self.progress.epoch}, step {step}."
+                f" Lower the learning rate (--set {name}.{stage}.lr=...) or clip gradients (--set {name}.train.clip=1)."
             )
 
     def _tell(self, plan: StagePlan, steps: int) -> None:

@@ -12,7 +12,6 @@ from debias_zoo.method import (
     Backbones,
     Batch,
     Clock,
-    Config,
     Method,
     Optim,
     Paper,
@@ -26,6 +25,7 @@ from debias_zoo.method import (
 
 from .erm import BASELINE
 from .losses.bias_heads import bias_loss, bias_predictor, uniform_cross_entropy
+from .losses.precision import wide
 
 
 class BlindEye(Method):
@@ -57,10 +57,16 @@ class BlindEye(Method):
         arxiv="1809.02169",
     )
 
-    class Config(Config):
+    class Config(Method.Config):
+        """Settings; each says where its default comes from."""
+
         alpha: float = setting(0.1, "weight of the confusion", source="ours", search=(1e-2, 3.0, "log"), ge=0)
         bias_lr_scale: float = setting(
-            10.0, "learning rate of h over that of f and g", source="pbevan1/Skin-Deep-Unlearning", search=(1, 30, "log"), gt=0
+            10.0,
+            "learning rate of h over that of f and g",
+            source="pbevan1/Skin-Deep-Unlearning",
+            search=(1, 30, "log"),
+            gt=0,
         )
         warmup_epochs: int = setting(
             1, "first epochs of the unlearning stage without confusion, for h to learn", source="ours", ge=0
@@ -101,13 +107,13 @@ class BlindEye(Method):
 
     def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         if loss == "pretrain":
-            return {"loss": F.cross_entropy(self.net(batch.image).float(), batch.label)}
+            return {"loss": F.cross_entropy(wide(self.net(batch.image)), batch.label)}
         self.bias.train(loss == "recognise")
         if loss == "recognise":
             batch.scratch["features"], z = self.net.features_and_tap(batch.image, self.config.tap)
             batch.scratch["tap"] = z
             return {"loss": bias_loss(self.bias(z.detach()), batch)}
-        task_loss = F.cross_entropy(self.net.classify(batch.scratch["features"]).float(), batch.label)
+        task_loss = F.cross_entropy(wide(self.net.classify(batch.scratch["features"])), batch.label)
         confusion = uniform_cross_entropy(self.bias(batch.scratch["tap"]))
         alpha = self.config.alpha if clock.epoch >= self.config.warmup_epochs else 0.0
         return {"loss": task_loss + alpha * confusion, "confusion": confusion}

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from debias_zoo.method import Batch, Clock, Method, Paper, Recipe, Settings
 
+from .losses.precision import wide
+
 BASELINE = Settings(
     epochs=100,
     batch_size=128,
@@ -26,6 +28,7 @@ class ERM(Method):
 
     name = "erm"
     version = 1
+    is_baseline = True
     paper = Paper(
         title="Principles of Risk Minimization for Learning Theory",
         authors="Vapnik",
@@ -44,4 +47,4 @@ class ERM(Method):
     )
 
     def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        return {"loss": F.cross_entropy(self.net(batch.image).float(), batch.label)}
+        return {"loss": F.cross_entropy(wide(self.net(batch.image)), batch.label)}

@@ -8,6 +8,7 @@ from torch import Tensor
 from debias_zoo.method import Batch, Clock, Method, Paper, Recipe
 
 from .erm import BASELINE
+from .losses.precision import wide
 
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601 weights of red, green and blue; the paper does not say which it used."""
@@ -45,7 +46,7 @@ class Gray(Method):
     )
 
     def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        return {"loss": F.cross_entropy(self.predict(batch.image).float(), batch.label)}
+        return {"loss": F.cross_entropy(wide(self.predict(batch.image)), batch.label)}
 
     def features(self, image: Tensor) -> Tensor:
         return self.net.features(to_gray(image))

@@ -13,7 +13,6 @@ from debias_zoo.method import (
     Backbones,
     Batch,
     Clock,
-    Config,
     Method,
     Optim,
     Paper,
@@ -28,6 +27,7 @@ from debias_zoo.method import (
 from .erm import BASELINE
 from .losses.bias_heads import bias_loss, bias_predictor, negative_entropy
 from .losses.grl import reverse_gradient
+from .losses.precision import wide
 
 AUTHORS = "authors' trainer.py"
 
@@ -63,7 +63,9 @@ class LNL(Method):
         code="https://github.com/feidfoe/learning-not-to-learn",
     )
 
-    class Config(Config):
+    class Config(Method.Config):
+        """Settings; each says where its default comes from."""
+
         lambda_entropy: float = setting(
             0.01, "weight of the negative entropy of h", source=AUTHORS, search=(1e-3, 1.0, "log"), ge=0
         )
@@ -71,13 +73,19 @@ class LNL(Method):
             "fixed", "how the reversal's scale grows: not, with the unlearning epoch, or with progress", source=AUTHORS
         )
         scale: float = setting(
-            0.1, "scale s of the reversed gradient, or what it grows to", source=AUTHORS, search=(1e-2, 2.0, "log"), ge=0
+            0.1,
+            "scale s of the reversed gradient, or what it grows to",
+            source=AUTHORS,
+            search=(1e-2, 2.0, "log"),
+            ge=0,
         )
         gamma_rate: float = setting(10.0, "gamma at the end, for reversal = progress", source="DANN", gt=0)
         bias_lr_scale: float = setting(
             1.0, "learning rate of h over that of f and g", source=AUTHORS, search=(1.0, 30.0, "log"), gt=0
         )
-        pretrain_share: float = setting(0.5, "share of the epochs that pre-train f and g", source="train.sh", ge=0, lt=1)
+        pretrain_share: float = setting(
+            0.5, "share of the epochs that pre-train f and g", source="train.sh", ge=0, lt=1
+        )
         tap: int | None = setting(None, "stage whose map f(x) is; None: the backbone's middle one", source="models.py")
 
     recipes = (
@@ -116,10 +124,10 @@ class LNL(Method):
 
     def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         if loss == "pretrain":
-            return {"loss": F.cross_entropy(self.net(batch.image).float(), batch.label)}
+            return {"loss": F.cross_entropy(wide(self.net(batch.image)), batch.label)}
         if loss == "classify":
             features, z = self.net.features_and_tap(batch.image, self.config.tap)
-            task_loss = F.cross_entropy(self.net.classify(features).float(), batch.label)
+            task_loss = F.cross_entropy(wide(self.net.classify(features)), batch.label)
             negentropy = negative_entropy(self.bias(z))
             return {"loss": task_loss + self.config.lambda_entropy * negentropy, "entropy": -negentropy}
         z = self.net.tap(batch.image, self.config.tap)
@@ -153,6 +161,8 @@ class AdaptiveLNL(LNL):
     )
 
     class Config(LNL.Config):
+        """LNL's settings, with a growing reversal."""
+
         reversal: Literal["fixed", "epoch", "progress"] = setting(
             "epoch", "how the reversal's scale grows: not, with the unlearning epoch, or with progress", source="report"
         )

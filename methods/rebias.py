@@ -1,4 +1,4 @@
-"""ReBias: Learning De-biased Representations with Biased Representations (Bahng et al., ICML 2020, arXiv:1910.02806)."""
+"""ReBias: Learning De-biased Representations with Biased Representations (Bahng et al., ICML 2020)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from debias_zoo.method import (
     Backbones,
     Batch,
     Clock,
-    Config,
     Method,
     Optim,
     Paper,
@@ -27,6 +26,7 @@ from debias_zoo.method import (
 )
 
 from .losses.hsic import median_sigma, rbf_kernel, unbiased_hsic
+from .losses.precision import wide
 
 SIGMA_BATCH = 256
 
@@ -34,8 +34,8 @@ SIGMA_BATCH = 256
 class ReBias(Method):
     """Make the features independent of those of a network that can see nothing but the bias.
 
-    f is the network that is wanted, g one of small capacity (1x1 convolutions see colour alone). HSIC is Song's unbiased
-    estimator with RBF kernels on the pooled features. On every batch, in turn:
+    f is the network that is wanted, g one of small capacity (1x1 convolutions see colour alone). HSIC is Song's
+    unbiased estimator with RBF kernels on the pooled features. On every batch, in turn:
 
         biased:    L_g = CE(g(x), y) - lambda_inner HSIC(g_feat(x), stopgrad f_feat(x))                 steps g
         debiased:  L_f = CE(f(x), y) + lambda_outer HSIC(f_feat(x), stopgrad g_feat(x))                 steps f
@@ -64,14 +64,18 @@ class ReBias(Method):
         code="https://github.com/clovaai/rebias",
     )
 
-    class Config(Config):
+    class Config(Method.Config):
+        """Settings; each says where its default comes from."""
+
         lambda_inner: float = setting(1.0, "weight of HSIC in L_g", source="paper", search=(0.1, 10, "log"), ge=0)
         lambda_outer: float = setting(1.0, "weight of HSIC in L_f", source="paper", search=(0.1, 10, "log"), ge=0)
-        sigma: Literal["median"] | float = setting("median", "radius of the kernels: a number, or estimated", source="paper")
-        sigma_share: float = setting(0.05, "share of the training images the radii are estimated on", source="ours", gt=0, le=1)
+        sigma: Literal["median"] | float = setting("median", "radius of the kernels, or estimated", source="paper")
+        sigma_share: float = setting(0.05, "share of the images radii are estimated on", source="ours", gt=0, le=1)
         biased_updates: int = setting(1, "steps of g before one of f", source="paper", ge=1)
         biased_backbone: str = setting("simple_convnet", "architecture of g", source="paper")
         biased_options: dict[str, Any] = setting({"kernel": 1}, "options of g's architecture", source="paper")
+
+    sigma: Tensor
 
     recipes = (
         Recipe(
@@ -122,12 +126,12 @@ class ReBias(Method):
         if loss == "biased":
             theirs = self.biased.features(batch.image)
             dependence = self.dependence(own.detach(), theirs)
-            task_loss = F.cross_entropy(self.biased.classify(theirs).float(), batch.label)
+            task_loss = F.cross_entropy(wide(self.biased.classify(theirs)), batch.label)
             return {"loss": task_loss - self.config.lambda_inner * dependence, "hsic": dependence}
         with torch.no_grad():
             theirs = self.biased.features(batch.image)
         dependence = self.dependence(own, theirs)
-        task_loss = F.cross_entropy(self.net.classify(own).float(), batch.label)
+        task_loss = F.cross_entropy(wide(self.net.classify(own)), batch.label)
         return {"loss": task_loss + self.config.lambda_outer * dependence, "hsic": dependence}
 
     def dependence(self, own: Tensor, theirs: Tensor) -> Tensor:

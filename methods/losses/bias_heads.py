@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from debias_zoo.errors import ZooError
 from debias_zoo.method import Batch, Task
 
+from .precision import wide
+
 IGNORE_INDEX = -100
 
 
@@ -59,7 +61,7 @@ def bias_predictor(task: Task, tap_shape: tuple[int, ...]) -> DenseHeads | Poole
 def bias_loss(logits: list[Tensor], batch: Batch) -> Tensor:
     """Cross-entropy of h with the bias labels, summed over heads, averaged over the pixels that are not ignored."""
     targets = bias_targets(logits, batch)
-    losses = [_mean_cross_entropy(head.float(), target) for head, target in zip(logits, targets, strict=True)]
+    losses = [_mean_cross_entropy(wide(head), target) for head, target in zip(logits, targets, strict=True)]
     return torch.stack(losses).sum()
 
 
@@ -82,10 +84,10 @@ def _mean_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 def negative_entropy(logits: list[Tensor]) -> Tensor:
     """sum_k p_k log p_k of h, averaged over heads, images and all pixels; at least -log K, there uniform."""
-    log_p = [F.log_softmax(head.float(), 1) for head in logits]
+    log_p = [F.log_softmax(wide(head), 1) for head in logits]
     return torch.stack([(value.exp() * value).sum(1).mean() for value in log_p]).mean()
 
 
 def uniform_cross_entropy(logits: list[Tensor]) -> Tensor:
     """-1/K sum_k log p_k of h, averaged over heads, images and pixels; at least log K, there uniform."""
-    return torch.stack([-F.log_softmax(head.float(), 1).mean() for head in logits]).mean()
+    return torch.stack([-F.log_softmax(wide(head), 1).mean() for head in logits]).mean()

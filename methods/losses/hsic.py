@@ -10,10 +10,12 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from .precision import wide
+
 
 def squared_distances(x: Tensor) -> Tensor:
     """(N, N) squared Euclidean distances of the rows of x (N, d), never below 0."""
-    x = x if x.dtype == torch.float64 else x.float()
+    x = wide(x)
     norms = (x * x).sum(1)
     with _full_precision(x):
         gram = x @ x.T
@@ -53,5 +55,5 @@ def biased_hsic(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741
 
 
 def median_sigma(features: list[Tensor]) -> Tensor:
-    """sqrt of the median of all squared distances within each batch of features (B, d), zero diagonal included."""
+    """Sqrt of the median of all squared distances within each batch of features (B, d), zero diagonal included."""
     return torch.cat([squared_distances(x).flatten() for x in features]).median().sqrt()

@@ -1,0 +1,160 @@
+"""What must be said beside the numbers: how they were made, which marks mean what, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from debias_zoo.trial import Trial
+
+from .rows import Row, Table
+
+DAGGER, DOUBLE_DAGGER, SECTION = "†", "‡", "§"
+
+_LONGEST_NAME = 30
+"""Where method and setting have more characters, the setting goes into a note and does not widen the table."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """What stands in a row's first cell: the method, its marks (one character or number each), its setting or ""."""
+
+    method: str
+    marks: tuple[str, ...]
+    setting: str
+
+
+class Notes:
+    """The marks of a table's rows, and what they mean. Text is plain; each format escapes it."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        long = [row.label for row in table.rows if row.label and len(row.method + row.label) > _LONGEST_NAME]
+        self._numbered = list(dict.fromkeys(long))
+
+    def name(self, row: Row) -> Name:
+        """The first cell of a row."""
+        marks = [mark for mark, meant, _ in _MARKS if meant(row)]
+        if row.label in self._numbered:
+            return Name(row.method, (*marks, str(self._numbered.index(row.label) + 1)), "")
+        return Name(row.method, tuple(marks), row.label)
+
+    def legend(self) -> list[tuple[str, str]]:
+        """(mark, meaning) for every mark in the table."""
+        rows = self._table.rows
+        used = [(mark, text) for mark, meant, text in _MARKS if any(meant(row) for row in rows)]
+        return used + [(str(i), text) for i, text in enumerate(self._numbered, start=1)]
+
+    def problems(self, most: int = 30) -> list[str]:
+        """What is missing from the table, one line each, without line breaks; of more than ``most`` only how many."""
+        problems = [" ".join(problem.split()) for problem in self._table.problems]
+        problems = [problem.encode("utf-8", "replace").decode() for problem in problems]  # of odd names of files
+        more = len(problems) - most
+        return problems[:most] + ([f"... and {more} more"] if more > 0 else [])
+
+
+_MARKS: Sequence[tuple[str, Callable[[Row], bool], str]] = (
+    (DAGGER, lambda row: row.supervision.knows_bias_kind, "built for one kind of bias"),
+    (
+        DOUBLE_DAGGER,
+        lambda row: row.supervision.tuned_on == "val_unbiased",
+        "settings chosen on val_unbiased, which reads bias labels",
+    ),
+    (SECTION, lambda row: row.supervision.tuned_on == "val", "settings chosen on val"),
+)
+
+
+def caption(table: Table, best: str = "bold", second: str = "underlined") -> list[str]:
+    """The sentences of the caption; ``best`` and ``second`` say how this format marks them."""
+    rows = table.rows
+    if not rows:
+        return ["No finished trial."]
+    sentences = [
+        f"Results on {_data(rows)}, in per cent.",
+        f"Protocol: {_by_method(rows, _protocol)}.",
+        f"Backbone: {_by_method(rows, _backbone)}.",
+        f"Precision: {_by_method(rows, lambda row: row.trial.precision)}.",
+        *_seeds(rows),
+        "Selection: last epoch; no labels read.",
+        f"Tuning: {_tuning(rows)}.",
+    ]
+    if any(value and value.rank for row in rows for value in row.values.values()):
+        sentences.append(f"Best {best}, second best {second} (gap: nearest to zero).")
+    if table.has_published:
+        sources = dict.fromkeys(row.published.source for row in rows if row.published)
+        sentences.append(f"Published: test accuracy under the papers' own protocol, from {'; '.join(sources)}.")
+    return sentences
+
+
+def _data(rows: Sequence[Row]) -> str:
+    texts = []
+    for name in dict.fromkeys(row.dataset for row in rows):
+        of_it = [row for row in rows if row.dataset == name]
+        shared = _shared([row.trial for row in of_it])
+        splits = dict.fromkeys(row.split for row in of_it)
+        texts.append(f"{name}{f' ({shared})' if shared else ''}, split {', '.join(splits)}")
+    return "; ".join(texts)
+
+
+def _shared(trials: Sequence[Trial]) -> str:
+    """The parameters of the data that all trials share; the others are in the titles of the blocks."""
+    first = trials[0].params
+    same = {key: value for key, value in first.items() if all(t.params.get(key) == value for t in trials)}
+    return ", ".join(f"{key}={value}" for key, value in same.items())
+
+
+def _protocol(row: Row) -> str:
+    limits = {"training": row.trial.train_limit, "evaluation": row.trial.eval_limit}
+    used = [f"{limit} {what}" for what, limit in limits.items() if limit is not None]
+    return row.trial.protocol + (f", at most {' and '.join(used)} images" if used else "")
+
+
+def _backbone(row: Row) -> str:
+    options = ", ".join(f"{key}={value}" for key, value in row.trial.backbone_options.items())
+    return row.trial.backbone + (f" with {options}" if options else "")
+
+
+def _seeds(rows: Sequence[Row]) -> list[str]:
+    counts = {len(row.seeds) for row in rows}
+    which = _by_method(rows, lambda row: _listed(row.seeds))
+    if counts == {1}:
+        return [f"One seed ({which}), so no ±: run at least three (--seeds 3) before comparing methods."]
+    if len(counts) == 1:
+        return [f"Mean ± sample standard deviation over n = {counts.pop()} seeds ({which})."]
+    which = _by_method(rows, lambda row: f"n = {len(row.seeds)} ({_listed(row.seeds)})")
+    sentences = [f"Mean ± sample standard deviation over n seeds: {which}."]
+    if 1 in counts:
+        sentences.append("One seed gives no ±: run at least three (--seeds 3).")
+    return sentences
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    if len(seeds) > 5 and seeds[-1] - seeds[0] == len(seeds) - 1:
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(str(seed) for seed in seeds)
+
+
+def _tuning(rows: Sequence[Row]) -> str:
+    chosen = []
+    for split in ("val_unbiased", "val"):
+        methods = _methods(row for row in rows if row.supervision.tuned_on == split)
+        if methods:
+            chosen.append(f"settings of {methods} chosen on {split}")
+    if not chosen:
+        return "none tuned"
+    left = any(row.supervision.tuned_on is None for row in rows)
+    return "; ".join(chosen) + ("; the others not tuned" if left else "")
+
+
+def _methods(rows: Iterable[Row]) -> str:
+    return ", ".join(dict.fromkeys(row.method for row in rows))
+
+
+def _by_method(rows: Sequence[Row], describe: Callable[[Row], str]) -> str:
+    """One text if it holds for all rows, else each text and for which methods it holds."""
+    texts: dict[str, list[Row]] = {}
+    for row in rows:
+        texts.setdefault(describe(row), []).append(row)
+    if len(texts) == 1:
+        return next(iter(texts))
+    return "; ".join(f"{text} for {_methods(members)}" for text, members in texts.items())

@@ -1,0 +1,208 @@
+r"""The table in LaTeX: a fragment that needs booktabs and multirow alone, or a whole document around it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from debias_zoo.metrics import METRICS
+
+from .caption import Notes, caption
+from .cells import TITLES, percent, whole_or_tenth
+from .latex_text import escape
+from .rows import Block, Row, Table, Value
+
+_PAGE = 44
+"""Lines of a table on one page; what is longer goes on in a further float."""
+
+_WIDTH = 397.0
+"""Points of the text of a paper with one column, which the table should fit."""
+
+_SIZES = ((r"\small", 4.63), (r"\footnotesize", 4.25), (r"\scriptsize", 3.98))
+"""Size -> points of a digit, in Computer Modern and a 10 pt document."""
+
+_MOST_PROBLEMS = 10
+"""What is missing is told, but does not fill a paper."""
+
+_LINE = 100
+"""Characters of a line of the notes."""
+
+_SEPARATION = 3
+"""Points on either side of a column."""
+
+
+def to_latex(table: Table, standalone: bool = False) -> str:
+    """The fragment, or a document that can be compiled; ASCII, and the same bytes for the same table."""
+    notes = Notes(table)
+    pages = _pages(table.blocks)
+    bodies = [_tabular(table, page, notes) for page in pages]
+    size = _size(bodies)
+    bodies = [[size, rf"\setlength{{\tabcolsep}}{{{_SEPARATION}pt}}", *body] for body in bodies]
+    first, *further = _dealt(_notes(notes), _PAGE - sum(_height(block) for block in pages[-1]))
+    bodies[-1] += _below(first)
+    bodies += [_below(lines) for lines in further]
+    floats = [[*_head(table, number), *body, r"\end{table*}"] for number, body in enumerate(bodies, start=1)]
+    fragment = "% needs \\usepackage{booktabs} and \\usepackage{multirow}\n"
+    fragment += "\n\n".join("\n".join(lines) for lines in floats) + "\n"
+    return _document(fragment) if standalone else fragment
+
+
+def _pages(blocks: Sequence[Block]) -> list[list[Block]]:
+    """The blocks, dealt out to floats; one that is too long for a page is cut."""
+    pages: list[list[Block]] = [[]]
+    room = _PAGE
+    for block in blocks:
+        for start in range(0, len(block.rows), _PAGE):
+            piece = Block(block.title, block.rows[start : start + _PAGE])
+            if pages[-1] and _height(piece) > room:
+                pages.append([])
+                room = _PAGE
+            pages[-1].append(piece)
+            room -= _height(piece)
+    return pages
+
+
+def _height(block: Block) -> int:
+    return len(block.rows) + len(block.groups()) + 1
+
+
+def _dealt(lines: Sequence[str], room: int) -> list[list[str]]:
+    """The notes that fit into ``room`` lines, then those of further floats."""
+    dealt: list[list[str]] = [[]]
+    for line in lines:
+        height = 1 + len(line) // _LINE
+        if height > room:
+            dealt.append([])
+            room = _PAGE
+        dealt[-1].append(line)
+        room -= height
+    return dealt
+
+
+def _head(table: Table, number: int) -> list[str]:
+    name = re.sub(r"[^a-z0-9]+", "-", "-".join(dict.fromkeys(row.dataset for row in table.rows)).lower()).strip("-")
+    label = f"tab:{name or 'results'}"
+    words = " ".join(escape(sentence) for sentence in caption(table))
+    if number > 1:
+        words, label = rf"Table~\ref{{{label}}}, continued.", f"{label}-{number}"
+    return [
+        r"\begin{table*}[t]",
+        r"\centering",
+        rf"\caption{{{words}}}",
+        rf"\label{{{label}}}",
+        r"\par\medskip",
+    ]
+
+
+def _tabular(table: Table, blocks: Sequence[Block], notes: Notes) -> list[str]:
+    titles = ["Method", *TITLES.values(), "Seconds"]
+    if table.has_published:
+        titles.insert(2, "Published")
+    lines = [
+        r"\makebox[\linewidth]{%",
+        rf"\begin{{tabular}}{{@{{}}l{'r' * (len(titles) - 1)}@{{}}}}",
+        r"\toprule",
+        *_titles(titles),
+    ]
+    for block in blocks:
+        lines.append(r"\midrule")
+        if len(table.blocks) > 1:
+            lines.append(_across(len(titles), rf"\textbf{{{escape(block.title)}}}"))
+        for i, (level, rows) in enumerate(block.groups()):
+            if i:
+                lines.append(r"\midrule")
+            lines.append(_across(len(titles), rf"\textit{{{escape(level)}}}"))
+            lines += [" & ".join(_cells(row, table.has_published, notes)) + r" \\" for row in rows]
+    return [*lines, r"\bottomrule", r"\end{tabular}}"]
+
+
+def _titles(titles: Sequence[str]) -> list[str]:
+    """Two lines: a title with a hyphen is broken there, the others span both."""
+    upper, lower = [], []
+    for i, title in enumerate(titles):
+        first, hyphen, second = title.partition("-")
+        position = "l" if i == 0 else "c"
+        text = rf"\multirow{{2}}{{*}}{{{title}}}" if not hyphen else f"{first}-"
+        upper.append(rf"\multicolumn{{1}}{{{position}}}{{{text}}}" if i else text)
+        lower.append(rf"\multicolumn{{1}}{{{position}}}{{{second}}}" if second else "")
+    return [" & ".join(upper) + r" \\", " & ".join(lower) + r" \\"]
+
+
+def _across(columns: int, text: str) -> str:
+    return rf"\multicolumn{{{columns}}}{{@{{}}l}}{{{text}}} \\"
+
+
+def _cells(row: Row, published: bool, notes: Notes) -> list[str]:
+    cells = [_name(row, notes), *[_value(row.values[metric]) for metric in METRICS]]
+    if published:
+        cells.insert(2, percent(row.published.mean) if row.published else "--")
+    return [*cells, escape(whole_or_tenth(row.seconds))]
+
+
+def _name(row: Row, notes: Notes) -> str:
+    name = notes.name(row)
+    text = escape(name.method) + _raised(name.marks)
+    return f"{text} ({escape(name.setting)})" if name.setting else text
+
+
+def _raised(marks: Sequence[str]) -> str:
+    return "".join(rf"\textsuperscript{{{escape(mark)}}}" for mark in marks)
+
+
+def _value(value: Value | None) -> str:
+    if value is None:
+        return "--"
+    mean = percent(value.mean).replace("-", "$-$")
+    text = {1: rf"\textbf{{{mean}}}", 2: rf"\underline{{{mean}}}", None: mean}[value.rank]
+    return text if value.std is None else rf"{text} $\pm$ {percent(value.std)}"
+
+
+def _size(bodies: Sequence[Sequence[str]]) -> str:
+    """The largest size at which the table fits the page of a paper, by its longest cells; or the smallest."""
+    rows = [line.removesuffix(r" \\").split(" & ") for body in bodies for line in body if " & " in line]
+    columns = [max(len(_plain(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    for size, digit in _SIZES:
+        if sum(columns) * digit + 2 * _SEPARATION * (len(columns) - 1) <= _WIDTH:
+            return size
+    return _SIZES[-1][0]
+
+
+def _plain(cell: str) -> str:
+    """About what is seen of a cell, for its length."""
+    cell = re.sub(r"\\multi\w+\{\d\}\{.\}", "", cell)
+    return re.sub(r"\\pm|\\[a-zA-Z]+|[\\{}$]", lambda found: "+" if found[0] == r"\pm" else "", cell)
+
+
+def _notes(notes: Notes) -> list[str]:
+    """Legend and what is missing."""
+    lines = [f"{_raised([mark])} {escape(text)}" for mark, text in notes.legend()]
+    problems = notes.problems(_MOST_PROBLEMS)
+    return lines + (["Not in the table:", *[_breakable(escape(problem)) for problem in problems]] if problems else [])
+
+
+def _below(lines: Sequence[str]) -> list[str]:
+    if not lines:
+        return []
+    opening = r"\begin{minipage}{\linewidth}\footnotesize\raggedright"
+    return [r"\par\smallskip", opening, " \\\\\n".join(lines), r"\end{minipage}"]
+
+
+def _breakable(text: str) -> str:
+    """Paths may be broken after a slash."""
+    return text.replace("/", r"/\allowbreak{}")
+
+
+def _document(fragment: str) -> str:
+    return "\n".join(
+        [
+            r"\documentclass[a4paper]{article}",
+            r"\usepackage[margin=2cm]{geometry}",
+            r"\usepackage{booktabs}",
+            r"\usepackage{multirow}",
+            r"\pagestyle{empty}",
+            r"\begin{document}",
+            fragment.rstrip("\n"),
+            r"\end{document}",
+            "",
+        ]
+    )

@@ -1,0 +1,59 @@
+"""Plain text as LaTeX shows it, whatever stands in it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from .caption import DAGGER, DOUBLE_DAGGER, SECTION
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "_": r"\_",
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+    '"': "''",
+    "`": "{`}",
+    "[": "{[}",  # at the start of a row it would be an argument of the row before
+    "*": "{*}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "–": "--",
+    "—": "---",
+    "’": "'",
+    DAGGER: r"$\dagger$",
+    DOUBLE_DAGGER: r"$\ddagger$",
+    SECTION: r"\S{}",
+    "ß": r"\ss{}",
+    "ø": r"\o{}",
+    "Ø": r"\O{}",
+    "æ": r"\ae{}",
+    "Æ": r"\AE{}",
+}
+
+_ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u030a": "r", "\u0327": "c"}
+
+
+def escape(text: str) -> str:
+    """Text that LaTeX shows as it is; characters it has no sign for as ``[U+65E5]``."""
+    return re.sub(r"-(?=-)", "-{}", "".join(_escaped(sign) for sign in " ".join(text.split())))
+
+
+def _escaped(sign: str) -> str:
+    if sign in _SPECIAL:
+        return _SPECIAL[sign]
+    if sign.isascii() and sign.isprintable():
+        return sign
+    parts = unicodedata.normalize("NFD", sign)
+    if len(parts) == 2 and parts[0].isascii() and parts[1] in _ACCENTS:
+        return f"\\{_ACCENTS[parts[1]]}{{{parts[0]}}}"
+    return f"{{[}}U+{ord(sign):04X}]"

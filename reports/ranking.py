@@ -1,0 +1,31 @@
+"""Which of several numbers is best, and which second best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+TIE = 1e-12
+"""Numbers closer than this are equal: what summing in another order can change."""
+
+
+def ranks(metric: str, means: Sequence[float | None]) -> list[int | None]:
+    """1 for the best, 2 for the second best, None for the others and where there is no number.
+
+    Larger is better; of the gap, nearer to zero. Equal numbers share a rank, and the second best is the next
+    different number. Nothing is ranked where there is only one number. ``means`` are fractions, not rounded.
+    """
+    scores = [None if mean is None else -abs(mean) if metric == "gap" else mean for mean in means]
+    known = sorted((score for score in scores if score is not None), reverse=True)
+    if len(known) < 2:
+        return [None] * len(scores)
+    best = known[0]
+    second = next((score for score in known if best - score > TIE), None)
+    return [_rank(score, best, second) for score in scores]
+
+
+def _rank(score: float | None, best: float, second: float | None) -> int | None:
+    if score is None:
+        return None
+    if best - score <= TIE:
+        return 1
+    return 2 if second is not None and second - score <= TIE else None

@@ -1,0 +1,187 @@
+"""The results table: one row a method x data set x setting, mean and spread over seeds, ranked where comparable."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from debias_zoo.errors import ZooError, unknown
+from debias_zoo.metrics import METRICS
+from debias_zoo.trial import Result
+
+from .latex import to_latex
+from .markdown import to_markdown
+from .published import find
+from .ranking import ranks
+from .records import to_csv, to_json
+from .rows import LEVELS, Block, Row, Table, Value
+from .settings import Setting, data_of, describe, differences, key_of, order_of, setting_of
+
+FORMATS = ("latex", "markdown", "csv", "json", "rich")
+
+
+def build_table(
+    results: Iterable[Result],
+    *,
+    methods: Sequence[str] | None = None,
+    problems: Iterable[str] = (),
+    split: str | None = None,
+) -> Table:
+    """The table of ``results``; it does not depend on their order.
+
+    Results that differ in anything but the seed never share a row. What cannot be shown is told in the table's
+    ``problems``.
+
+    Args:
+        results: of any number of methods, data sets, settings and seeds.
+        methods: only these, within a level of supervision in this order; None: all, by name.
+        problems: of the store: trials that failed, are unfinished or damaged.
+        split: what to show; None: ``test``, or a result's last split that is not for training or validation.
+    """
+    told = list(dict.fromkeys(problems))
+    results = list(results) if methods is None else _of_methods(results, methods, told)
+    cells: dict[tuple[str, str, str], list[tuple[Result, str]]] = {}
+    for result, measured in _with_split(results, split, told):
+        trial = result.trial
+        key = (trial.dataset, trial.method, key_of(setting_of(trial, measured)))
+        cells.setdefault(key, []).append((result, measured))
+    rows = [_row(_one_a_seed([result for result, _ in cell], told), cell[0][1]) for cell in cells.values()]
+    return Table(tuple(_blocks(rows, list(methods or ()))), tuple(told))
+
+
+def _of_methods(results: Iterable[Result], methods: Sequence[str], told: list[str]) -> list[Result]:
+    """The results of these methods; a method without any is told, unless a problem names it already."""
+    results = list(results)
+    known = {result.trial.method for result in results}
+    if results and known.isdisjoint(methods):
+        raise unknown("method", ", ".join(methods), known, "these have finished results")
+    for name in dict.fromkeys(methods):
+        if name not in known and not any(name in problem for problem in told):
+            told.append(f"no finished result of {name!r}")
+    return [result for result in results if result.trial.method in methods]
+
+
+def _with_split(results: Iterable[Result], split: str | None, told: list[str]) -> list[tuple[Result, str]]:
+    """The results in a fixed order, each with the split to show; those without one are told."""
+    results = sorted(results, key=lambda result: (result.trial.folder, result.model_dump_json()))
+    known = {name for result in results for name in result.metrics}
+    if split is not None and results and split not in known:
+        raise unknown("split", split, known, "these were evaluated")
+    shown = []
+    for result in results:
+        found = split or _test_split(result.metrics)
+        if found in result.metrics:
+            shown.append((result, found))
+        else:
+            there = ", ".join(result.metrics) or "none"
+            told.append(f"left out: {result.trial.label}: no split {found!r}; it was evaluated on: {there}")
+    return shown
+
+
+def _test_split(splits: Iterable[str]) -> str:
+    tests = [name for name in splits if not name.startswith(("train", "val"))]
+    return "test" if "test" in tests or not tests else tests[-1]
+
+
+def _one_a_seed(results: list[Result], told: list[str]) -> list[Result]:
+    """The first result of each seed, by seed; a seed that came with two different outcomes is told."""
+    kept: dict[int, Result] = {}
+    for result in sorted(results, key=lambda result: result.trial.seed):
+        first = kept.setdefault(result.trial.seed, result)
+        if first.metrics != result.metrics:
+            told.append(f"repeated: {result.trial.label}: two results with different numbers, one of them is shown")
+    return list(kept.values())
+
+
+def _row(results: list[Result], split: str) -> Row:
+    trial = results[0].trial
+    seconds = [result.seconds["total"] for result in results if "total" in result.seconds]
+    return Row(
+        trial=trial,
+        split=split,
+        fields=setting_of(trial, split),
+        seeds=tuple(result.trial.seed for result in results),
+        seconds=statistics.fmean(seconds) if seconds else None,
+        values={metric: _value([result.metrics[split].get(metric) for result in results]) for metric in METRICS},
+        published=find(trial.method, trial.dataset, trial.params) if split == "test" else None,
+    )
+
+
+def _value(numbers: Sequence[float | None]) -> Value | None:
+    known = [number for number in numbers if number is not None and math.isfinite(number)]
+    if len(known) < len(numbers):
+        return None
+    return Value(statistics.mean(known), statistics.stdev(known) if len(known) > 1 else None)
+
+
+def _blocks(rows: list[Row], methods: list[str]) -> list[Block]:
+    """Rows sorted into blocks, named and ranked."""
+    texts = _told_apart(rows, lambda row: (row.method, row.dataset))
+    labels = _told_apart(rows, lambda row: (row.method, *row.data))
+    rows = [replace(row, setting=text, label=label) for row, text, label in zip(rows, texts, labels, strict=True)]
+    by_data: dict[tuple[str, str], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row.dataset, order_of(data_of(row.fields)))):
+        by_data.setdefault(row.data, []).append(row)
+    titles = _titles([members[0] for members in by_data.values()])
+    blocks = []
+    for title, members in zip(titles, by_data.values(), strict=True):
+        members.sort(key=lambda row: _place(row, methods))
+        blocks.append(Block(title, tuple(_ranked(members))))
+    return blocks
+
+
+def _place(row: Row, methods: list[str]) -> tuple[int, int, str, object]:
+    asked = methods.index(row.method) if row.method in methods else len(methods)
+    return LEVELS.index(row.supervision.level), asked, row.method, order_of(row.fields)
+
+
+def _told_apart(rows: list[Row], kind: Callable[[Row], object]) -> list[str]:
+    """For each row, in what it differs from the others of its kind."""
+    kinds: dict[object, list[Setting]] = {}
+    for row in rows:
+        kinds.setdefault(kind(row), []).append(row.fields)
+    paths = {found: differences(settings) for found, settings in kinds.items()}
+    return [describe(row.fields, paths[kind(row)], row.method, row.dataset) for row in rows]
+
+
+def _titles(firsts: list[Row]) -> list[str]:
+    """``cmnist, variance=0.03``: a data set, and in what a block differs from the table's others on it."""
+    titles = []
+    for row in firsts:
+        blocks = [data_of(other.fields) for other in firsts if other.dataset == row.dataset]
+        text = describe(data_of(row.fields), differences(blocks), row.method, row.dataset)
+        titles.append(f"{row.dataset}, {text}" if text else row.dataset)
+    return titles
+
+
+def _ranked(rows: list[Row]) -> list[Row]:
+    """The rows with the best and the second best mean of each metric marked."""
+    for metric in METRICS:
+        means = [value.mean if (value := row.values[metric]) else None for row in rows]
+        rows = [_marked(row, metric, rank) for row, rank in zip(rows, ranks(metric, means), strict=True)]
+    return rows
+
+
+def _marked(row: Row, metric: str, rank: int | None) -> Row:
+    value = row.values[metric]
+    return replace(row, values={**row.values, metric: value and replace(value, rank=rank)})
+
+
+def render(table: Table, form: str, standalone: bool = False) -> str:
+    """The table as text in one of ``FORMATS``; ``standalone``: a whole LaTeX document.
+
+    For a terminal, print ``terminal.render_rich(table)`` instead: text has no bold.
+    """
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS)
+    if standalone and form != "latex":
+        raise ZooError(f"format {form!r} has no standalone form; only 'latex' has: leave --standalone out")
+    if form == "latex":
+        return to_latex(table, standalone)
+    if form == "rich":
+        from .terminal import to_text  # rich is not needed by the others
+
+        return to_text(table)
+    return {"markdown": to_markdown, "csv": to_csv, "json": to_json}[form](table)
