@@ -14,7 +14,7 @@ slow:
 	pytest -m slow
 
 bench:
-	python -m benchmarks
+	python tests/benchmarks/speed.py
 
 docs:
 	python -m debias_zoo list methods

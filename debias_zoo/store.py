@@ -48,7 +48,7 @@ class Folder:
         """The finished result, or None; a damaged one is put aside and counts as unfinished."""
         path = self.path / "result.json"
         try:
-            text = path.read_text()
+            text = path.read_text(errors="replace")
         except FileNotFoundError:
             return None
         try:
@@ -135,11 +135,12 @@ def read_results(out: Path) -> tuple[list[Result], list[str]]:
         folder = config.parent
         path = folder / "result.json"
         try:
-            results.append(parse_result(path.read_text(), path))
+            results.append(parse_result(path.read_text(errors="replace"), path))
         except FileNotFoundError:
             error = folder / "error.txt"
             if error.exists():
-                problems.append(f"failed: {folder}: {error.read_text().strip().splitlines()[-1]}")
+                said = error.read_text(errors="replace").strip().splitlines()
+                problems.append(f"failed: {folder}: {said[-1] if said else 'no reason noted'}")
             else:
                 problems.append(f"unfinished: {folder}")
         except DamagedError as error_:

@@ -401,6 +401,7 @@ class Trainer:
             if not last and self.save is not None and now - saved >= self.checkpoint_seconds:
                 at.train_seconds += now - started
                 saved = started = now
+                self._stop_if_bad(first_bad, plan)  # a checkpoint with NaN in it could not be told from a good one
                 self._save()
         at.train_seconds += time.monotonic() - started
         self._end_epoch(plan, replace(clock, step=(at.epoch + 1) * steps - 1), steps)

@@ -31,6 +31,20 @@ from .losses.precision import wide
 
 AUTHORS = "authors' trainer.py"
 
+PAPER_RECIPE = Recipe(
+    protocol="paper",
+    dataset="cmnist",
+    source="feidfoe/learning-not-to-learn: option.py, baseline_train.sh, train.sh",
+    backbone="lnl_convnet",
+    normalize="cifar",
+    settings=BASELINE,
+    stages={"pretrain": Settings(epochs=100, lr=0.01), "unlearn": Settings(epochs=100, lr=0.001)},
+    deviations=(
+        "the authors restore the pre-trained optimizer's state with its decayed rate for one epoch",
+        "classifier g untouched by the unlearn update",
+    ),
+)
+
 
 class LNL(Method):
     """Unlearn a known bias: minimise the mutual information between the features f(x) and the bias b.
@@ -90,18 +104,14 @@ class LNL(Method):
 
     recipes = (
         Recipe(
-            protocol="paper",
+            protocol="standard",
             dataset="cmnist",
-            source="feidfoe/learning-not-to-learn: option.py, baseline_train.sh, train.sh",
-            backbone="lnl_convnet",
-            normalize="cifar",
-            settings=BASELINE,
-            stages={"pretrain": Settings(epochs=100, lr=0.01), "unlearn": Settings(epochs=100, lr=0.001)},
-            deviations=(
-                "the authors restore the pre-trained optimizer's state with its decayed rate for one epoch",
-                "classifier g untouched by the unlearn update",
-            ),
+            source="ours: two epochs of pre-training and three of unlearning at one rate, with a stronger reversal",
+            config={"scale": 0.3, "pretrain_share": 0.4},
+            tuned_on="val_unbiased",
+            deviations=("scale 0.3 for 0.1, unlearning at lr 0.01 for 0.001: a hundred epochs have become three",),
         ),
+        PAPER_RECIPE,
     )
 
     def __init__(self, backbones: Backbones, task: Task, config: Any) -> None:
@@ -169,3 +179,24 @@ class AdaptiveLNL(LNL):
         scale: float = setting(
             1.0, "what the reversal's scale grows to", source="report: from 0 to 1", search=(1e-2, 2.0, "log"), ge=0
         )
+
+    recipes = (
+        Recipe(
+            protocol="standard",
+            dataset="cmnist",
+            source="ours: one epoch of pre-training and four of unlearning, the first of them without reversal",
+            stages={"unlearn": Settings(lr=0.005)},
+            config={"pretrain_share": 0.2},
+            tuned_on="val_unbiased",
+            deviations=("unlearning at lr 0.005 for 0.001: a hundred epochs have become four",),
+        ),
+        PAPER_RECIPE.model_copy(
+            update={
+                "source": "SZU-AdvTech-2022/156: the authors' code, schedule and data with its own reversal",
+                "deviations": (
+                    *PAPER_RECIPE.deviations,
+                    "pre-trained like LNL, although the released options default to no pre-training",
+                ),
+            }
+        ),
+    )

@@ -92,7 +92,7 @@ class TerminalTable:
         for mark in name.marks:
             text.append(_mark(mark))
         if name.setting:
-            text.append(f"{chr(10) if narrow else ' '}{name.setting}", style="dim")
+            text.append(f"\n{name.setting}" if narrow else f" ({name.setting})", style="dim")
         return text
 
     def _below(self, plain: bool, narrow: bool) -> Iterator[str]:
@@ -130,6 +130,6 @@ def _value(value: Value | None, plain: bool, narrow: bool) -> Text:
     text = Text(percent(value.mean), style="" if plain else styles[value.rank])
     text = Text.assemble(text, marks[value.rank] if plain else "")
     if value.std is not None:
-        text.append(f"{chr(10) if narrow else ' '}±{'' if narrow else ' '}{percent(value.std)}")
-        text.append(" " if narrow and plain else "")
+        spread = percent(value.std)
+        text.append(f"\n±{spread}{' ' if plain else ''}" if narrow else f" ± {spread}")
     return text

@@ -4,7 +4,8 @@ In pytest::
 
     @pytest.mark.parametrize("check", method_checks(MyMethod), ids=str)
     def test_contract(check):
-        check.run()
+        verdict = check.verdict()
+        assert verdict.ok, verdict.reason
 
 A check that is known to fail is made visible, not silent: ``expected_failed = {"one_group": "why"}``, on the class or
 as an argument. At most two a method, and never one of the first seven.
@@ -64,35 +65,6 @@ _NEVER_EXCUSED = frozenset(function.__name__.removeprefix("check_") for function
 
 
 @dataclass(frozen=True)
-class Check:
-    """One promise of the contract, to be checked on one method.
-
-    Attributes:
-        name: of the check. about: the promise, what failing means and the usual cause.
-    """
-
-    name: str
-    bench: Bench = field(repr=False)
-
-    @property
-    def about(self) -> str:
-        return inspect.cleandoc(CHECKS[self.name].__doc__ or "")
-
-    def run(self) -> None:
-        """Raise ``CheckFailure``, with a readable reason, if the promise is not kept."""
-        try:
-            with _global_randomness_kept():
-                CHECKS[self.name](self.bench)
-        except CheckFailure:
-            raise
-        except Exception as error:
-            raise CheckFailure(explain(error)) from error
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True)
 class Verdict:
     """What a check found: ``reason`` says why it failed, or why that was expected."""
 
@@ -106,50 +78,89 @@ class Verdict:
         return self.status in ("passed", "expected")
 
 
-def method_checks(
-    cls: type[Method], config: Any = None, *, backbone: str = "lnl_convnet", size: int = 12
-) -> Iterator[Check]:
-    """All checks of a method; they share what is costly.
+@dataclass(frozen=True)
+class Check:
+    """One promise of the contract, to be checked on one method.
 
-    Args:
-        cls: the method. config: its configuration, or a mapping of what differs from the default.
-        backbone: as on the command line. size: height and width of the synthetic images, even.
+    Attributes:
+        name: of the check. bench: the method, and runs of it that several checks share.
+        expected: why it is known to fail; empty where it is not.
     """
-    bench = Bench(cls, config, backbone, size)
-    for name in CHECKS:
-        yield Check(name, bench)
+
+    name: str
+    bench: Bench = field(repr=False)
+    expected: str = ""
+
+    @property
+    def about(self) -> str:
+        """The promise, what failing means, and the usual causes."""
+        return inspect.cleandoc(CHECKS[self.name].__doc__ or "")
+
+    def run(self) -> None:
+        """Raise ``CheckFailure``, with a readable reason, if the promise is not kept."""
+        try:
+            with _global_randomness_kept():
+                CHECKS[self.name](self.bench)
+        except CheckFailure:
+            raise
+        except Exception as error:
+            raise CheckFailure(explain(error)) from error
+
+    def verdict(self) -> Verdict:
+        """Run it, and say how it went."""
+        try:
+            self.run()
+        except CheckFailure as failure:
+            if self.expected:
+                return Verdict(self.name, "expected", self.expected)
+            return Verdict(self.name, "failed", str(failure))
+        if self.expected:
+            return Verdict(self.name, "unexpectedly passed", f"it was expected to fail: {self.expected}")
+        return Verdict(self.name, "passed")
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def check_method(
+    cls: type[Method], config: Any = None, expected_failed: Mapping[str, str] | None = None, **bench: Any
+) -> list[Verdict]:
+    """The verdicts of all checks; arguments as of ``method_checks``."""
+    return [check.verdict() for check in method_checks(cls, config, expected_failed, **bench)]
+
+
+def method_checks(
     cls: type[Method],
     config: Any = None,
     expected_failed: Mapping[str, str] | None = None,
     *,
     backbone: str = "lnl_convnet",
     size: int = 12,
-) -> list[Verdict]:
-    """Run every check; see ``method_checks``. ``expected_failed``: besides those the class names itself."""
+) -> Iterator[Check]:
+    """All checks of a method; they share what is costly.
+
+    Args:
+        cls: the method.
+        config: its configuration, or a mapping of what differs from the default.
+        expected_failed: checks that are known to fail, with reasons, besides those that the class names itself.
+        backbone: as on the command line.
+        size: height and width of the synthetic images, even.
+    """
     expected = {**cls.expected_failed, **(expected_failed or {})}
     _refuse_excuses(cls, expected)
-    return [_verdict(check, expected) for check in method_checks(cls, config, backbone=backbone, size=size)]
-
-
-def _verdict(check: Check, expected: Mapping[str, str]) -> Verdict:
-    try:
-        check.run()
-    except CheckFailure as failure:
-        if check.name in expected:
-            return Verdict(check.name, "expected", expected[check.name])
-        return Verdict(check.name, "failed", str(failure))
-    return Verdict(check.name, "unexpectedly passed" if check.name in expected else "passed")
+    bench = Bench(cls, config, backbone, size)
+    for name in CHECKS:
+        yield Check(name, bench, expected.get(name, ""))
 
 
 def _refuse_excuses(cls: type[Method], expected: Mapping[str, str]) -> None:
-    for name in expected:
+    for name, reason in expected.items():
         if name not in CHECKS:
             raise unknown("check", name, CHECKS)
         if name in _NEVER_EXCUSED:
-            raise ZooError(f"{cls.name}: the check {name!r} cannot be expected to fail; without it no number can be trusted")
+            raise ZooError(f"{cls.name}: the check {name!r} cannot be expected to fail; no number could be trusted")
+        if not reason:
+            raise ZooError(f"{cls.name}: say why the check {name!r} is expected to fail")
     if len(expected) > MOST_EXPECTED:
         raise ZooError(f"{cls.name}: {len(expected)} checks are expected to fail; at most {MOST_EXPECTED} can be")
 

@@ -28,7 +28,7 @@ BATCH = 16
 SETTINGS = Settings(optimizer="sgd", lr=0.03, momentum=0.9, weight_decay=5e-4, schedule="cosine")
 
 
-class CheckFailure(AssertionError):
+class CheckFailure(AssertionError):  # noqa: N818  (a failure, as unittest calls it)
     """A promise of the Method contract that a method does not keep."""
 
 
@@ -150,7 +150,8 @@ class Bench:
     def build(self, seed: int = 0, split: Split | None = None) -> Method:
         """A fresh method for ``split`` (default: ``train``)."""
         split = self.train if split is None else split
-        task = task_of(split, CLASSES, BIASES, (), (MAP_HEADS, MAP_BINS, self.size // 2, self.size // 2), self.cls.sees_bias)
+        dense = (MAP_HEADS, MAP_BINS, self.size // 2, self.size // 2)
+        task = task_of(split, CLASSES, BIASES, (), dense, self.cls.sees_bias)
         teachers = {role: copy.deepcopy(self.teacher(split)) for role in self.cls.needs(self.config)}
         factory = BackboneFactory(self.backbone, CLASSES, (3, self.size, self.size), "half", seed, teachers=teachers)
         with torch.random.fork_rng(devices=[]):
@@ -180,9 +181,16 @@ class Bench:
         """A run of the whole, shortened schedule through the zoo's trainer.
 
         Args:
-            split: to train on. seed: of the run. build_seed: of the initial weights, if another.
-            epochs: of each stage. engine: makes one that watches. method: instead of a fresh one.
-            start: a checkpoint to go on from. keep: whether to keep the checkpoint of every step.
+            split: to train on.
+            seed: of the run.
+            build_seed: of the initial weights, if another.
+            epochs: of each stage.
+            settings: of all stages.
+            batch_size: images a step; 0: ``self.batch_size``.
+            engine: makes an engine that watches.
+            method: instead of a fresh one.
+            start: a checkpoint to go on from.
+            keep: whether to keep the checkpoint of every step.
         """
         split = self.train if split is None else split
         method = method or self.build(seed if build_seed is None else build_seed, split)

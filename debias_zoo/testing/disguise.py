@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..backbones import Backbone
 from ..method import Method, Repeats, Weights
 from ..trainer import quiet
-from .bench import Bench, CheckFailure, Moment
+from .bench import EPOCHS, Bench, CheckFailure, Moment
 
 NEAR = 1e-4
 """A gradient that differs from a multiple of ERM's by less than this, relatively, is ERM's."""
@@ -33,7 +33,8 @@ def check_not_erm(bench: Bench) -> None:
     if not bench.cls.is_baseline and not seen:
         raise CheckFailure(
             "this is ERM: every gradient on the network that predicts is that of plain cross-entropy, up to a factor, "
-            "images are drawn uniformly, the network sees them as they are, and finish changes no prediction"
+            "images are drawn uniformly, the network sees them as they are, and finish changes no prediction "
+            f"({EPOCHS} epochs a stage; if it warms up for longer, give a configuration that does not)"
         )
 
 
@@ -47,6 +48,7 @@ def _differs(bench: Bench, moment: Moment) -> str:
         return f"{moment}: the image that the network sees"
     reached = False
     for update in engine.method.updates(moment.clock):
+        torch.manual_seed(0)
         engine.backward(update, batch, moment.clock)
         own = {name: p.grad for name, p in engine.method.named_parameters() if p.grad is not None and name in erm}
         reached = reached or bool(own)
@@ -76,7 +78,9 @@ def _erm_gradients(method: Method, image: Tensor, label: Tensor) -> tuple[dict[s
     for module in twin.modules():
         if isinstance(module, Backbone):
             module.normalize.register_forward_pre_hook(look)
-    F.cross_entropy(twin.predict(image).float(), label).backward()
+    torch.manual_seed(0)  # the same dropout on both sides
+    loss = F.cross_entropy(twin.predict(image).float(), label)
+    loss.backward()  # type: ignore[no-untyped-call]
     grads = {name: p.grad for name, p in twin.named_parameters() if p.grad is not None}
     return grads, bool(seen) and not any(seen)
 

@@ -12,6 +12,9 @@ from ..method import Batch, Clock, Method, Update
 from ..trainer import Engine
 from .bench import Bench, CheckFailure, listing, same_bits
 
+LONGEST = 300
+"""Letters of another's error message that a verdict repeats."""
+
 STRANGER = "a tensor that is no parameter of the method"
 
 
@@ -21,7 +24,7 @@ class Record:
 
     Attributes:
         stage, epoch, step: when. update: which. loss: its value. odd: logged numbers that are no scalars.
-        gradients: for each parameter that was to be stepped, its gradient's norm, or None where the loss did not reach it.
+        gradients: for each parameter to be stepped, its gradient's norm, or None where the loss did not reach it.
         moved: parameters that changed. buffers: buffers that changed.
     """
 
@@ -92,7 +95,7 @@ class HistoryEngine(Engine):
             raise CheckFailure(f"update {update.loss!r} steps {listing(unknown)}; there are {listing(self.optimizers)}")
         if off := [p for p in self.stepped(update) if not p.requires_grad]:
             names = listing(self.names(off))
-            raise CheckFailure(f"update {update.loss!r} steps {names}, whose requires_grad was switched off in training")
+            raise CheckFailure(f"update {update.loss!r} steps {names}: its requires_grad was switched off in training")
         self._before = snapshot(self.method)
         numbers = super().backward(update, batch, clock)
         stepped = self.stepped(update)
@@ -140,5 +143,5 @@ def history_of(bench: Bench) -> History:
 
 def explain(error: BaseException) -> str:
     """An error in one line."""
-    text = str(error).strip().split("\n")[0]
+    text = " ".join(str(error).split())[:LONGEST]
     return text if isinstance(error, CheckFailure) else f"{type(error).__name__}: {text}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -11,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .bench import Bench, CheckFailure, Moment
+from .history import explain
 
 META = torch.device("meta")
 
@@ -35,16 +39,26 @@ def _step(bench: Bench, moment: Moment) -> None:
     engine = moment.engine(META)
     batch = bench.batch(device=META)
     try:
-        with _NoDeviceOfItsOwn(), _OneDevice():
+        with _autocast_off_on_meta(), _NoDeviceOfItsOwn(), _OneDevice():  # type: ignore[no-untyped-call]
             engine.step(batch, moment.clock)
     except (NotImplementedError, RuntimeError) as error:
-        text = str(error).strip().split("\n")[0]
-        raise CheckFailure(
-            f"{moment}: cannot run without the values of a tensor, which a GPU would have to be waited for: {text}"
-        ) from error
+        words = "cannot run without the values of a tensor, which a GPU would have to be waited for"
+        raise CheckFailure(f"{moment}: {words}: {explain(error)}") from error
 
 
-class _OneDevice(TorchDispatchMode):
+@contextmanager
+def _autocast_off_on_meta() -> Iterator[None]:
+    """Lets ``torch.autocast(x.device.type, enabled=False)`` pass, which knows no ``meta`` device."""
+    real = torch.autocast
+
+    def tolerant(device_type: str, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
+        return nullcontext() if device_type == META.type else real(device_type, *args, **kwargs)
+
+    with patch.object(torch, "autocast", tolerant), patch.object(torch.amp, "autocast", tolerant):
+        yield
+
+
+class _OneDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Raises where tensors with dimensions sit on two devices; ``meta`` alone lets some of that pass."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -63,7 +77,8 @@ class _NoDeviceOfItsOwn(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        asked = [kwargs.get("device"), *args[1:]] if func in (torch.Tensor.to,) else [kwargs.get("device")]
-        if func is torch.Tensor.cuda or any("cuda" in str(value) for value in asked if isinstance(value, str | torch.device)):
+        asked = [kwargs.get("device"), *(args[1:] if func is torch.Tensor.to else ())]
+        named = [str(value) for value in asked if isinstance(value, str | torch.device)]
+        if func is torch.Tensor.cuda or any("cuda" in name for name in named):
             raise CheckFailure("asks for CUDA by itself: the trainer moves the method, and batches come on its device")
         return func(*args, **kwargs)

@@ -16,7 +16,7 @@ from .history import snapshot
 from .runs import changed_randomness, global_randomness
 from .synthetic import CLASSES
 
-ALONE = {"rtol": 1e-3, "atol": 1e-4}
+RTOL, ATOL = 1e-3, 1e-4
 """How far the logits of an image alone may be from those in a batch: other kernels, other rounding."""
 
 
@@ -58,8 +58,8 @@ def _check_pure(method: Method, image: Tensor, where: str) -> None:
 
 def _check_alone(method: Method, image: Tensor, together: dict[str, Tensor], where: str) -> None:
     for name, batch in together.items():
-        alone = torch.cat([getattr(method, name)(one) for one in image.split(1)])
-        if alone.shape != batch.shape or not torch.allclose(alone, batch, **ALONE):
+        alone = torch.cat([getattr(method, name)(one) for one in torch.split(image, 1)])
+        if alone.shape != batch.shape or not torch.allclose(alone, batch, RTOL, ATOL):
             raise CheckFailure(f"{name}, {where}: an image alone gives another result, off by {_gap(alone, batch):.3g}")
 
 
@@ -71,22 +71,22 @@ def check_config(bench: Bench) -> None:
     """The configuration goes through JSON and pickle unchanged, is frozen, documents every field, refuses unknown keys.
 
     Failing means that a trial's identity or its worker process is wrong, or that a typing error goes unnoticed. Usual
-    causes: a ``Config`` that does not extend ``debias_zoo.method.Config``, a value that JSON does not know.
+    causes: a ``Config`` that does not extend ``Method.Config``, a value that JSON does not know.
     """
     config = bench.config
     if not isinstance(config, BaseModel):
-        raise CheckFailure(f"Config must be a pydantic model, as debias_zoo.method.Config; it is {type(config).__name__}")
+        raise CheckFailure(f"Config must extend Method.Config, a pydantic model; it is {type(config).__name__}")
     kind = type(config)
     if kind(**json.loads(config.model_dump_json())) != config:
         raise CheckFailure("a configuration written to JSON and read again is another one")
     if pickle.loads(pickle.dumps(config)) != config:  # our own bytes, written in this line
         raise CheckFailure("a pickled configuration is another one")
     if not kind.model_config.get("frozen"):
-        raise CheckFailure("Config is not frozen: extend debias_zoo.method.Config")
+        raise CheckFailure("Config is not frozen: extend Method.Config")
     if bare := [name for name, field in kind.model_fields.items() if not field.description]:
         raise CheckFailure(f"without a description: {listing(bare)}; use debias_zoo.method.setting")
     try:
         kind(**{**config.model_dump(), "no_such_key": 1})
     except ValidationError:
         return
-    raise CheckFailure("Config takes unknown keys: extend debias_zoo.method.Config")
+    raise CheckFailure("Config takes unknown keys: extend Method.Config")

@@ -15,6 +15,7 @@ from ..method import Batch, Clock, Method, Update
 from ..protocol import Settings
 from ..trainer import Engine, quiet
 from .bench import SETTINGS, Bench, CheckFailure, differences, from_bytes, listing
+from .history import explain
 
 SHORT = 2
 """Epochs of a stage where a check needs several runs."""
@@ -55,11 +56,13 @@ def check_resumes(bench: Bench) -> None:
         try:
             fresh.load_state_dict(from_bytes(saved)["engine"]["method"])
         except Exception as error:
-            raise CheckFailure(f"a checkpoint cannot be loaded into a fresh object: {error}") from error
+            raise CheckFailure(f"a checkpoint cannot be loaded into a fresh object: {explain(error)}") from error
         resumed = bench.fit(epochs=RESUMED_EPOCHS, build_seed=1, start=saved)
         if differ := differences(whole.outcome(), resumed.outcome()):
             where = "stage {}, epoch {}, step {}".format(*at)
-            raise CheckFailure(f"resumed at {where}, the end differs in {listing(differ)}: is all state in buffers?")
+            loose = _loose_tensors(whole.fit.method)
+            hint = f"{listing(loose)}: make it a buffer" if loose else "is all state in buffers?"
+            raise CheckFailure(f"resumed at {where}, the end differs in {listing(differ)}; {hint}")
 
 
 def _starts_and_middles(checkpoints: dict[tuple[int, int, int], bytes]) -> Iterator[tuple[tuple[int, int, int], bytes]]:
@@ -69,6 +72,15 @@ def _starts_and_middles(checkpoints: dict[tuple[int, int, int], bytes]) -> Itera
         inside = sorted(at for at in checkpoints if at[0] == stage and at[2] > 0)
         for at in inside[len(inside) // 2 :][:1]:
             yield at, checkpoints[at]
+
+
+def _loose_tensors(method: Method) -> list[str]:
+    """Tensors in plain attributes, which no checkpoint holds."""
+    found = []
+    for path, module in method.named_modules():
+        names = [name for name, value in vars(module).items() if isinstance(value, Tensor)]
+        found += [f"{path}.{name}" if path else name for name in names]
+    return found
 
 
 class _DrawEngine(Engine):
@@ -187,6 +199,7 @@ def check_bf16(bench: Bench) -> None:
         for update in plain.method.updates(moment.clock):
             losses = []
             for engine, batch in zip((plain, half), batches, strict=True):
+                torch.manual_seed(0)  # the same dropout in both
                 losses.append(engine.backward(update, batch, moment.clock)["loss"].detach())
                 engine.method.zero_grad()
             where = f"update {update.loss!r}, {moment}"

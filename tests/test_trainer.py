@@ -1,0 +1,424 @@
+"""The training loop: resumed runs, the stop at NaN, dropped batches, the firewall, plans and schedules."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from shapes import Drawn
+from torch import Tensor
+from watching import WatchingEngine
+
+from debias_zoo.dataset import IGNORED, Split
+from debias_zoo.errors import DivergedError, ZooError
+from debias_zoo.method import Batch, Clock, Method, Paper, Stage, Task, View
+from debias_zoo.protocol import Settings, split_epochs
+from debias_zoo.registry import load_method
+from debias_zoo.testing.bench import Bench, differences, from_bytes, to_bytes
+from debias_zoo.testing.synthetic import BIASES, CLASSES, uneven_split
+from debias_zoo.trainer import DeviceSplit, Engine, Trainer, plan_stages, predict_split, quiet, task_of
+
+SETTINGS = Settings(
+    epochs=2, batch_size=16, optimizer="sgd", lr=0.03, momentum=0.9, weight_decay=5e-4, schedule="cosine"
+)
+
+
+class Small(Method):
+    """ERM that remembers what it was handed."""
+
+    name = "small"
+    paper = Paper("", "", "", 0)
+
+    def __init__(self, backbones: Any, task: Task, config: Any) -> None:
+        super().__init__(backbones, task, config)
+        self.handed: list[Batch] = []
+        self.views: list[View] = []
+
+    def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        self.handed.append(batch)
+        return {"loss": torch.nn.functional.cross_entropy(self.net(batch.image), batch.label)}
+
+    def start_stage(self, stage: Stage, train: View) -> None:
+        self.views.append(train)
+
+    def finish(self, train: View, val: View) -> None:
+        self.views += [train, val]
+
+
+class Seeing(Small):
+    name = "seeing"
+    sees_bias = True
+
+
+class Choosy(Small):
+    name = "choosy"
+    min_batch = 5
+
+
+def trained(cls: type[Method], split: Split | None = None, **options: Any) -> tuple[Any, Trainer]:
+    """A method, and the trainer that has run it."""
+    bench = Bench(cls)
+    method = bench.build(split=split)
+    settings = options.pop("settings", SETTINGS)
+    trainer = Trainer(
+        WatchingEngine(method),
+        plan_stages(method, settings, {}),
+        bench.train if split is None else split,
+        {"val": bench.val},
+        seed=0,
+        **options,
+    )
+    trainer.fit()
+    return method, trainer
+
+
+# --- resuming
+
+
+@pytest.mark.parametrize("name", ["lnl", "rebias", "drawn"])
+def test_a_run_resumed_from_any_checkpoint_ends_bit_for_bit_alike(name: str) -> None:
+    bench = Bench(Drawn if name == "drawn" else load_method(name))
+    whole = bench.fit(epochs=2, keep=True, batch_size=24)
+    stages = len(whole.trainer.plans)
+    assert {at[0] for at in whole.checkpoints} == set(range(stages))
+    assert any(at[2] for at in whole.checkpoints), "within an epoch"
+    for at, saved in whole.checkpoints.items():
+        resumed = bench.fit(epochs=2, batch_size=24, build_seed=5, start=saved)
+        assert differences(whole.outcome(), resumed.outcome()) == [], at
+
+
+def test_a_resumed_run_can_be_interrupted_again() -> None:
+    bench = Bench(load_method("lnl"))
+    whole = bench.fit(epochs=2, keep=True)
+    once = bench.fit(epochs=2, build_seed=5, start=whole.checkpoints[0, 1, 1], keep=True)
+    twice = bench.fit(epochs=2, build_seed=6, start=once.checkpoints[1, 1, 2])
+    assert differences(whole.outcome(), twice.outcome()) == []
+    assert all(same_checkpoint(whole.checkpoints[at], saved) for at, saved in once.checkpoints.items())
+
+
+def same_checkpoint(one: bytes, other: bytes) -> bool:
+    def weights(saved: bytes) -> Any:
+        return {str(k): v for k, v in from_bytes(saved)["engine"]["method"].items()}
+
+    return differences(weights(one), weights(other)) == []
+
+
+def test_saving_changes_no_number() -> None:
+    bench = Bench(load_method("blindeye"))
+    assert differences(bench.fit(epochs=2).outcome(), bench.fit(epochs=2, keep=True).outcome()) == []
+
+
+def test_checkpoints_hold_tensors_and_plain_values_alone() -> None:
+    kept: list[bytes] = []
+    trained(Small, save=lambda state: kept.append(to_bytes(state)))
+    assert set(from_bytes(kept[-1])) == {"engine", "progress", "predictions", "initial", "notes"}
+
+
+def test_predictions_and_curves_have_a_row_for_every_epoch_of_every_stage() -> None:
+    fit = Bench(load_method("lnl")).fit(epochs=2).fit
+    assert [(row["stage"], row["epoch"]) for row in fit.curves] == [
+        ("pretrain", 0),
+        ("pretrain", 1),
+        ("unlearn", 0),
+        ("unlearn", 1),
+    ]
+    found = fit.predictions["val"]
+    assert found["class"].dtype == torch.uint8
+    assert found["class"].shape == found["log_odds"].shape == (4, len(Bench(Small).val))
+
+
+# --- the stop at NaN
+
+
+class Diverges(Small):
+    """Its loss becomes NaN in the second epoch's third step."""
+
+    name = "diverges"
+
+    def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        found = super().forward(loss, batch, clock)
+        bad = clock.epoch == 1 and clock.step % (clock.steps // clock.epochs) == 2
+        return {"loss": found["loss"] * (float("nan") if bad else 1.0)}
+
+
+def test_nan_stops_the_run_and_names_stage_epoch_and_step() -> None:
+    with pytest.raises(DivergedError, match=r"diverges: .* in stage 'main', epoch 1, step 2\b"):
+        trained(Diverges)
+
+
+def test_no_checkpoint_holds_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "checkpoint_seconds", 0.0)
+    kept: list[dict[str, Any]] = []
+    with pytest.raises(DivergedError, match="epoch 1, step 2"):
+        trained(Diverges, save=lambda state: kept.append(from_bytes(to_bytes(state))))
+    assert kept
+    assert all(bool(torch.isfinite(value.float()).all()) for value in kept[-1]["engine"]["method"].values())
+    assert (kept[-1]["progress"]["epoch"], kept[-1]["progress"]["step"]) == (1, 2)
+
+
+def test_a_logged_number_that_is_not_finite_stops_it_too() -> None:
+    class LogsInfinity(Small):
+        def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+            return {**super().forward(loss, batch, clock), "ratio": batch.image.new_tensor(float("inf"))}
+
+    with pytest.raises(DivergedError, match="epoch 0, step 0"):
+        trained(LogsInfinity)
+
+
+# --- batches
+
+
+@pytest.mark.parametrize(("count", "steps", "dropped"), [(32, 2, 0), (36, 2, 4), (37, 3, 0)])
+def test_a_last_batch_below_min_batch_is_dropped_and_noted(count: int, steps: int, dropped: int) -> None:
+    method, trainer = trained(Choosy, uneven_split(64, 12).head(count))
+    assert len(method.handed) == 2 * steps
+    assert min(len(batch.index) for batch in method.handed) >= Choosy.min_batch
+    expected = [f"stage 'main': the last {dropped} images of an epoch were dropped (min_batch)"] if dropped else []
+    assert trainer.notes == expected
+
+
+def test_too_few_images_are_an_error() -> None:
+    with pytest.raises(ZooError, match="choosy needs batches of at least 5; an epoch has 4"):
+        trained(Choosy, uneven_split(64, 12).head(4))
+
+
+def test_every_image_is_shown_once_an_epoch_in_an_order_of_its_own() -> None:
+    method, _ = trained(Small)
+    rows = [torch.cat([b.index for b in method.handed[part]]) for part in (slice(0, 4), slice(4, 8))]
+    assert all(torch.equal(order.sort().values, torch.arange(len(order))) for order in rows)
+    assert not torch.equal(*rows)
+
+
+def test_every_method_of_a_seed_sees_the_same_order() -> None:
+    small, _ = trained(Small)
+    seeing, _ = trained(Seeing)
+    assert all(torch.equal(a.index, b.index) for a, b in zip(small.handed, seeing.handed, strict=True))
+
+
+def test_images_are_floats_between_0_and_1_and_ignored_pixels_are_marked() -> None:
+    split = uneven_split(0, 12)
+    view = DeviceSplit(split, torch.device("cpu"), see_bias=True)
+    batch = view.batch(torch.tensor([3, 1]), torch.Generator())
+    torch.testing.assert_close(batch.image.permute(0, 2, 3, 1), torch.from_numpy(split.images[[3, 1]]) / 255.0)
+    assert float(view.image(slice(None)).max()) <= 1.0
+    assert batch.bias_map is not None
+    assert split.bias_map is not None
+    marked = torch.from_numpy(split.bias_map[[3, 1]] == IGNORED)
+    assert torch.equal(batch.bias_map == -100, marked)
+    assert bool(marked.any())
+
+
+# --- the firewall
+
+
+def test_a_method_that_sees_no_bias_can_reach_no_bias_label() -> None:
+    method, _ = trained(Small)
+    assert all(batch.bias is None and batch.bias_map is None for batch in method.handed)
+    assert method.task.biases == 0
+    assert method.task.group_counts is None
+    assert method.task.bias_map is None
+    assert method.task.bias_parts == ()
+    assert len(method.views) == 3
+    for view in method.views:
+        assert view.biases is None
+        assert all(batch.bias is None and batch.bias_map is None for batch in view.batches(50))
+
+
+def test_a_method_that_sees_bias_is_handed_the_labels_of_training_and_no_others() -> None:
+    method, _ = trained(Seeing)
+    split = Bench(Small).train
+    assert split.biases is not None
+    for batch in method.handed:
+        assert torch.equal(batch.bias, torch.from_numpy(split.biases)[batch.index])
+    start, train, val = method.views
+    assert torch.equal(train.biases, torch.from_numpy(split.biases))
+    assert torch.equal(start.biases, train.biases)
+    assert val.biases is None, "bias labels of the validation split are for needs_val_bias"
+
+
+def test_a_task_tells_what_the_split_holds() -> None:
+    split = uneven_split(0, 12)
+    task = task_of(split, CLASSES, BIASES, (2, 2), (3, 8, 6, 6), see_bias=True)
+    assert split.biases is not None
+    counts = np.zeros((CLASSES, BIASES), dtype=int)
+    np.add.at(counts, (split.labels, split.biases), 1)
+    assert task == Task(3, 4, len(split), (3, 12, 12), (2, 2), (3, 8, 6, 6), tuple(map(tuple, counts.tolist())))
+    assert task_of(replace(split, bias_map=None), CLASSES, BIASES, (), (3, 8, 6, 6), see_bias=True).bias_map is None
+    assert task_of(split, CLASSES, BIASES, (2, 2), (3, 8, 6, 6), see_bias=False) == task.hidden()
+
+
+# --- plans and schedules
+
+
+class Staged(Small):
+    def stages(self) -> list[Stage]:
+        return [Stage("first", 1.0, Settings(lr=0.5, clip=2.0)), Stage("second", 3.0)]
+
+
+def test_stage_settings_are_merged_the_closer_one_wins() -> None:
+    method = Bench(Staged).build()
+    own = {"first": Settings(lr=0.7, weight_decay=0.0), "second": Settings(batch_size=4)}
+    first, second = plan_stages(method, replace_settings(SETTINGS, epochs=8), own)
+    assert (first.epochs, second.epochs) == (2, 6)
+    assert (first.settings.lr, first.settings.clip, first.settings.weight_decay) == (0.7, 2.0, 0.0)
+    assert (second.settings.lr, second.settings.clip, second.settings.batch_size) == (0.03, None, 4)
+    assert first.settings.momentum == second.settings.momentum == 0.9
+
+
+def replace_settings(settings: Settings, **fields: Any) -> Settings:
+    return Settings(**fields).over(settings)
+
+
+def test_a_stage_with_epochs_of_its_own_leaves_the_rest_to_the_others() -> None:
+    method = Bench(Staged).build()
+    plans = plan_stages(method, replace_settings(SETTINGS, epochs=8), {"first": Settings(epochs=5)})
+    assert [plan.epochs for plan in plans] == [5, 3]
+
+
+@pytest.mark.parametrize(
+    ("settings", "own", "words"),
+    [
+        (SETTINGS, {"frist": Settings()}, "no stage 'frist'; its stages: first, second"),
+        (Settings(epochs=2, lr=0.1), {}, "batch_size, optimizer, momentum, weight_decay, schedule not set"),
+        (Settings(batch_size=2), {}, "no number of epochs is set for small"),
+    ],
+)
+def test_plans_that_cannot_be_made_say_what_is_missing(
+    settings: Settings, own: dict[str, Settings], words: str
+) -> None:
+    with pytest.raises(ZooError, match=words):
+        plan_stages(Bench(Staged).build(), settings, own)
+
+
+@given(st.integers(0, 60), st.lists(st.floats(0.01, 10.0), min_size=1, max_size=5))
+def test_epochs_are_dealt_out_whole_and_by_share(total: int, shares: list[float]) -> None:
+    epochs = split_epochs(total, shares)
+    assert sum(epochs) == max(total, len(shares))
+    assert min(epochs) >= 1
+    if total > 2 * len(shares) * sum(shares) / min(shares):
+        exact = [total * share / sum(shares) for share in shares]
+        assert all(abs(got - want) < 1.0 for got, want in zip(epochs, exact, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (Settings(schedule="constant"), [1.0, 1.0, 1.0, 1.0]),
+        (Settings(schedule="cosine"), [(1.0 + math.cos(math.pi * step / 4)) / 2 for step in range(4)]),
+        (Settings(schedule="step", step_epochs=1, gamma=0.1), [1.0, 1.0, 0.1, 0.1]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(schedule: Settings, expected: list[float]) -> None:
+    rates: list[float] = []
+
+    class Rates(Engine):
+        def step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+            logged = super().step(batch, clock)
+            rates.append(self.optimizers["main"].param_groups[0]["lr"])
+            return logged
+
+    bench = Bench(Small)
+    method, split = bench.build(), bench.train.head(32)
+    Trainer(Rates(method), plan_stages(method, schedule.over(SETTINGS), {}), split, {}, 0).fit()
+    assert rates == pytest.approx([0.03 * factor for factor in expected])
+
+
+def test_clipping_bounds_the_gradient_of_an_update() -> None:
+    bench = Bench(Small)
+    engine = Engine(bench.build())
+    engine.build_optimizers(replace_settings(SETTINGS, clip=1e-3, momentum=0.0, weight_decay=0.0, lr=1.0))
+    before = torch.cat([p.detach().flatten() for p in engine.method.parameters()]).clone()
+    engine.step(bench.batch(), Clock("main", 0, 1, 0, 1, 1))
+    moved = torch.cat([p.detach().flatten() for p in engine.method.parameters()]) - before
+    assert float(moved.norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_an_update_gives_gradients_to_what_it_steps_and_leaves_none_behind() -> None:
+    bench = Bench(load_method("lnl"))
+    engine = Engine(bench.build())
+    engine.build_optimizers(SETTINGS)
+    batch, clock = bench.batch(), Clock("unlearn", 0, 1, 0, 1, 1)
+    unlearn = engine.method.updates(clock)[1]
+    engine.backward(unlearn, batch, clock)
+    graded = {name for name, p in engine.method.named_parameters() if p.grad is not None}
+    assert not {
+        name for name in graded if name.startswith(("net.model.stages.2", "net.model.stages.3", "net.model.fc"))
+    }
+    assert {name.split(".")[0] for name in graded} == {"net", "bias"}
+    engine.apply(unlearn)
+    assert all(p.grad is None for p in engine.method.parameters())
+
+
+def test_scratch_is_emptied_with_the_batch() -> None:
+    bench = Bench(load_method("rebias"))
+    engine = Engine(bench.build())
+    engine.build_optimizers(SETTINGS)
+    batch = bench.batch()
+    engine.step(batch, Clock("main", 0, 1, 0, 1, 1))
+    assert batch.scratch == {}
+
+
+# --- evaluation and hooks
+
+
+def test_predictions_are_the_class_and_its_log_odds() -> None:
+    bench = Bench(Small)
+    engine = Engine(bench.build())
+    found, odds = predict_split(engine, bench.view(bench.val))
+    with quiet(engine.method):
+        p = engine.method.predict(bench.view(bench.val).image(slice(None))).double().softmax(1)
+    assert torch.equal(found, p.argmax(1))
+    best = p.max(1).values
+    torch.testing.assert_close(odds.double(), (best / (1.0 - best)).log(), rtol=2e-3, atol=2e-3)
+    assert engine.method.training
+
+
+def test_hooks_run_in_eval_mode_without_gradients_and_modes_come_back() -> None:
+    found: list[tuple[bool, bool]] = []
+
+    class Hooked(Small):
+        def start_stage(self, stage: Stage, train: View) -> None:
+            found.append((self.net.training, torch.is_grad_enabled()))
+
+        def end_epoch(self, clock: Clock, train: View) -> None:
+            found.append((self.net.training, torch.is_grad_enabled()))
+
+        def finish(self, train: View, val: View) -> None:
+            found.append((self.net.training, torch.is_grad_enabled()))
+
+    method, _ = trained(Hooked)
+    assert found == [(False, False)] * 4
+    assert method.training
+
+
+def test_progress_is_told_with_the_last_step_of_every_epoch() -> None:
+    told: list[dict[str, Any]] = []
+    _, trainer = trained(Small, report=told.append)
+    assert [row["done"] for row in told][-1] == trainer.total == 8
+    assert told[-1]["stage"] == "main"
+    assert told[-1]["loss"].keys() == {"main"}
+    assert told[-1]["accuracy"].keys() == {"val"}
+
+
+def test_unknown_sampling_is_refused() -> None:
+    class Odd(Small):
+        def sampling(self) -> Any:
+            return [1, 2, 3]
+
+    with pytest.raises(ZooError, match="must give None, Weights or Repeats; got list"):
+        trained(Odd)
+
+
+def test_resetting_what_holds_no_weights_is_refused() -> None:
+    class Resets(Small):
+        def stages(self) -> list[Stage]:
+            return [Stage("main", reset=("nte",))]
+
+    with pytest.raises(ZooError, match="resets 'nte', which holds no weights"):
+        trained(Resets)
