@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -300,6 +300,14 @@ class Method(nn.Module):
 
     def finish(self, train: View, val: View) -> None:
         """Called once after training, in eval mode without gradients; what it finds goes into buffers."""
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch; but a method inside this one is a frozen teacher and stays in eval mode."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, Method) and module is not self:
+                nn.Module.train(module, False)
+        return self
 
     @classmethod
     def needs(cls, config: Any) -> Mapping[str, Need]:

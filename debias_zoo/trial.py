@@ -71,8 +71,12 @@ class Trial(BaseModel):
 
     @property
     def identity(self) -> str:
-        """Twelve hex digits that change with anything that could change a number."""
-        known = self.model_dump(mode="json", exclude={"source", "deviations", "supervision", "needs"})
+        """Twelve hex digits that change with anything that could change a number.
+
+        Fields at their defaults do not count: a field that a later version adds leaves old results what they were.
+        """
+        untold = {"source", "deviations", "supervision", "needs"}
+        known = self.model_dump(mode="json", exclude=untold, exclude_defaults=True)
         known["needs"] = {role: trial.identity for role, trial in sorted(self.needs.items())}
         return hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=6).hexdigest()
 

@@ -76,6 +76,13 @@ class BlindEye(Method):
 
     recipes = (
         Recipe(
+            protocol="standard",
+            dataset="cmnist",
+            source="ours: two epochs of pre-training and three of unlearning at one rate",
+            config={"alpha": 0.03, "bias_lr_scale": 10.0, "warmup_epochs": 0, "pretrain_share": 0.4},
+            tuned_on="val_unbiased",
+        ),
+        Recipe(
             protocol="paper",
             dataset="cmnist",
             source="LNL's comparison: its net, heads and schedule; no code of its BlindEye exists",

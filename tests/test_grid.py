@@ -1,12 +1,26 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
 
+from debias_zoo.dataset import BiasDataset, Card, Split
+from debias_zoo.datasets.cmnist import ColoredMNIST
 from debias_zoo.errors import ZooError
 from debias_zoo.grid import Request, build_grid, default_precision, parse_datasets, parse_set, pick_device
+from debias_zoo.method import Backbones, Batch, Clock, Method, Need, Optim, Task, setting
+from debias_zoo.methods.erm import ERM
+from debias_zoo.registry import load_method
+from debias_zoo.runner import run_trial
+from debias_zoo.store import read_results
 from debias_zoo.trial import Trial
 
 
@@ -83,7 +97,6 @@ def test_bad_input_is_refused_before_any_work(change: dict[str, Any], message: s
 
 def test_a_protocol_without_a_recipe_says_where_there_is_one() -> None:
     from debias_zoo.grid import find_recipe
-    from debias_zoo.registry import load_method
 
     with pytest.raises(ZooError, match="no recipe for --protocol paper on data set 'elsewhere'; it has one for: cmnist"):
         find_recipe(load_method("lnl"), "elsewhere", "paper")
@@ -123,7 +136,7 @@ def test_devices() -> None:
 
 def test_every_recipe_builds() -> None:
     from debias_zoo.grid import dry_run
-    from debias_zoo.registry import entries, load_method
+    from debias_zoo.registry import entries
 
     for name in entries("method"):
         for recipe in load_method(name).recipes:
@@ -132,3 +145,104 @@ def test_every_recipe_builds() -> None:
             dry_run(trial, None)
             assert trial.source == recipe.source
             assert not trial.settings.missing()
+
+
+class Unlabelled(BiasDataset):
+    """Data without bias labels; every class has one bias as far as anybody knows."""
+
+    name = "unlabelled"
+    title = "no bias labels"
+    bias_attribute = "unknown"
+
+    @property
+    def card(self) -> Card:
+        shared = ColoredMNIST().card.model_dump()
+        return Card(**{**shared, "biases": (), "aligned": ((),) * 10, "bias_map": None, "eval_splits": ("test",)})
+
+    def load(self, root: Any, split: str) -> Split:
+        random = np.random.default_rng(0)
+        return Split(random.integers(0, 255, (40, 28, 28, 3), np.uint8), np.arange(40) % 10)
+
+
+@pytest.fixture
+def unlabelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("debias_zoo.grid.load_dataset", lambda name: Unlabelled)
+
+
+@pytest.mark.usefixtures("unlabelled")
+def test_data_without_bias_labels(tmp_path: Path) -> None:
+    request = Request(["lnl"], ["unlabelled"], protocol="quick")
+    with pytest.raises(ZooError, match="method 'lnl' needs bias labels; data set 'unlabelled' has none"):
+        build_grid(request)
+    (trial,) = build_grid(replace(request, methods=["erm"])).trials.values()
+    result = run_trial(trial, tmp_path)
+    assert result.metrics["test"]["worst_group"] is None
+    assert result.metrics["test"]["accuracy"] is not None
+
+
+def test_what_a_method_needs_is_asked_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Balancing(ERM):
+        name = "balancing"
+        needs_conflicting = True
+
+    class Selecting(ERM):
+        name = "selecting"
+        needs_val_bias = True
+
+    own = {"balancing": Balancing, "selecting": Selecting}
+    monkeypatch.setattr("debias_zoo.grid.load_method", own.__getitem__)
+    with pytest.raises(ZooError, match="every training image of a class has one bias"):
+        build_grid(Request(["balancing"], ["cmnist"]))
+    with pytest.raises(ZooError, match="'selecting' needs a validation split"):
+        build_grid(Request(["selecting"], ["cmnist:val=0"]))
+    (trial,) = build_grid(Request(["selecting"], ["cmnist"])).trials.values()
+    assert trial.supervision.level == "bias labels to select"
+
+
+class Student(Method):
+    """Learns a teacher's predictions; the teacher is another trial."""
+
+    name = "student"
+
+    class Config(Method.Config):
+        """Settings."""
+
+        scale: float = setting(0.1, "of the teacher's reversal", source="ours")
+
+    def __init__(self, backbones: Backbones, task: Task, config: Any) -> None:
+        super().__init__(backbones, task, config)
+        self.teacher = backbones.teacher("teacher")
+
+    @classmethod
+    def needs(cls, config: Any) -> dict[str, Need]:
+        return {"teacher": Need("lnl", {"scale": config.scale})}
+
+    def optimizers(self) -> dict[str, Optim]:
+        return {"main": Optim(self.net.parameters())}
+
+    def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        target = self.teacher.predict(batch.image).float().softmax(1)
+        return {"loss": F.cross_entropy(self.net(batch.image).float(), target)}
+
+
+def test_a_teacher_is_another_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for module in ("grid", "runner"):
+        monkeypatch.setattr(f"debias_zoo.{module}.load_method", lambda name: Student if name == "student" else load_method(name))
+    grid = build_grid(Request(["student"], ["cmnist"], protocol="quick"))
+    teacher, student = grid.trials.values()
+    assert (teacher.method, student.method) == ("lnl", "student")
+    assert grid.asked == [student.identity]
+    assert student.supervision.level == "bias labels to train", "what the teacher read was not inherited"
+    other = build_grid(Request(["student"], ["cmnist"], protocol="quick", sets=[("student", "scale", 0.2)]))
+    assert list(other.trials)[0] != teacher.identity
+    small = {"train_limit": 256, "eval_limit": 50}
+    teacher = teacher.model_copy(update=small)
+    student = student.model_copy(update={**small, "needs": {"teacher": teacher}})
+    with pytest.raises(ZooError, match="is needed as a teacher but is not finished"):
+        run_trial(student, tmp_path)
+    run_trial(teacher, tmp_path)
+    run_trial(student, tmp_path)
+    weights = load_file(tmp_path / teacher.folder / "model.safetensors")
+    handed = load_file(tmp_path / student.folder / "model.safetensors")
+    assert all(torch.equal(value, handed[f"teacher.{name}"]) for name, value in weights.items())
+    assert read_results(tmp_path)[0][1].trial.needs["teacher"].identity == teacher.identity

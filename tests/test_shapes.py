@@ -1,4 +1,4 @@
-"""Every shape of method that the papers need fits the contract: what moves, what is reset, what is drawn, what resumes."""
+"""Every shape of method that the papers need fits the contract: what moves, is reset, is drawn, and resumes."""
 
 from __future__ import annotations
 
