@@ -40,10 +40,10 @@ def from_file(path: Path) -> list[type[Method]]:
     found = [
         value
         for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == spec.name and hasattr(value, "name")
+        if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == spec.name
     ]
     if not found:
-        raise ZooError(f"{path} defines no method: a subclass of debias_zoo.method.Method with a name")
+        raise ZooError(f"{path} defines no method: a subclass of debias_zoo.method.Method")
     return found
 
 

@@ -98,7 +98,9 @@ def run(**options: Any) -> None:
 @click.option("--methods", help="Only these, in this order.")
 @click.option("--split", help="The split whose numbers are shown.  [default: test]")
 @_mendable
-def report(runs: Path, form: str, output: Path | None, standalone: bool, methods: str | None, split: str | None) -> None:
+def report(
+    runs: Path, form: str, output: Path | None, standalone: bool, methods: str | None, split: str | None
+) -> None:
     """A table of finished runs: mean ± std over seeds."""
     from .reports.table import build_table, render
     from .store import read_results, write_text

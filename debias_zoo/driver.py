@@ -58,7 +58,7 @@ def drive(
     todo = _unfinished(grid, out, console)
     errors: dict[str, str] = {}
     if todo:
-        seconds = expected_seconds(todo, out, root, device)
+        seconds = expected_seconds(todo, out, root, device, threads)
         # of one seed, the longest first: the last worker is not left alone with a long one
         todo.sort(key=lambda trial: (_rank(request, trial), -seconds[trial.identity]))
         _announce(console, request, grid, todo, [seconds[t.identity] for t in todo], slots, threads, device, out)

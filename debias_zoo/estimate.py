@@ -16,13 +16,24 @@ from .trial import Trial
 
 __all__ = ["expected_seconds", "makespan"]
 
-WARM_UP, TIMED = 2, 3
+WARM_UP, TIMED = 1, 2
 START_SECONDS = 5.0
 """Importing torch and making the data, once a worker."""
 
 
-def expected_seconds(trials: Iterable[Trial], out: Path, root: Path | None, device: str) -> dict[str, float]:
-    """Seconds by identity; trials that differ in nothing but the seed are timed once."""
+def expected_seconds(
+    trials: Iterable[Trial], out: Path, root: Path | None, device: str, threads: int
+) -> dict[str, float]:
+    """Seconds by identity; trials that differ in nothing but the seed are timed once, with a trial's share of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return _expected(trials, out, root, device)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _expected(trials: Iterable[Trial], out: Path, root: Path | None, device: str) -> dict[str, float]:
     seen: dict[str, float] = {}
     if out.exists():
         for result in read_results(out)[0]:
