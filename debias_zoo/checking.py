@@ -37,13 +37,10 @@ def from_file(path: Path) -> list[type[Method]]:
         spec.loader.exec_module(module)
     except Exception as error:  # a plugin may raise anything
         raise ZooError(f"running {path} raised {type(error).__name__}: {error}") from error
-    found = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == spec.name
-    ]
+    classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Method)]
+    found = [cls for cls in classes if cls.__module__ == spec.name and hasattr(cls, "name")]
     if not found:
-        raise ZooError(f"{path} defines no method: a subclass of debias_zoo.method.Method")
+        raise ZooError(f"{path} defines no method: a subclass of debias_zoo.method.Method with a name")
     return found
 
 

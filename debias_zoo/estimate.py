@@ -24,7 +24,7 @@ START_SECONDS = 5.0
 def expected_seconds(
     trials: Iterable[Trial], out: Path, root: Path | None, device: str, threads: int
 ) -> dict[str, float]:
-    """Seconds by identity; trials that differ in nothing but the seed are timed once, with a trial's share of threads."""
+    """Seconds by identity, with a trial's share of threads; trials that differ in the seed alone are timed once."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -39,7 +39,9 @@ def make_view(console: Console, trials: Iterable[Trial]) -> View:
 def summary(content: dict[str, Any]) -> str:
     """Loss and accuracy of a progress event, short."""
     losses = " ".join(f"{name} {value:.3f}" for name, value in content["loss"].items())
-    accuracy = " ".join(f"{name} {value:.3f}" for name, value in content["accuracy"].items())
+    seen = content["accuracy"]
+    shown = [name for name in seen if name.startswith("val")] or list(seen)  # nobody should tune on a test split
+    accuracy = " ".join(f"{name} {seen[name]:.3f}" for name in shown)
     return f"{content['stage']} {content['epoch'] + 1}/{content['epochs']}  {losses}  {accuracy}".rstrip()
 
 

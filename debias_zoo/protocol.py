@@ -27,7 +27,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int | None = Field(None, ge=0, description="passes over the training split")
+    epochs: int | None = Field(None, ge=1, description="passes over the training split")
     batch_size: int | None = Field(None, ge=1, description="images a step")
     optimizer: Literal["sgd", "adam", "adamw"] | None = Field(None, description="update rule")
     lr: float | None = Field(None, gt=0, description="learning rate at the start of the stage")

@@ -75,7 +75,11 @@ def test_the_core_names_no_method_and_no_dataset() -> None:
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
         }
         assert not said & names, f"{path.name} names {said & names}"
-        modules = {name for name in imported(path, "debias_zoo") if name.startswith(("debias_zoo.methods", "debias_zoo.datasets"))}
+        modules = {
+            name
+            for name in imported(path, "debias_zoo")
+            if name.startswith(("debias_zoo.methods", "debias_zoo.datasets"))
+        }
         assert not modules, f"{path.name} imports {modules}"
 
 
@@ -89,10 +93,14 @@ def test_no_method_does_what_the_trainer_owns() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-                assert called not in {"cuda", "item", "print", "open", "manual_seed", "backward", "step"}, f"{path}: {called}"
+                assert called not in {"cuda", "item", "print", "open", "manual_seed", "backward", "step"}, (
+                    f"{path}: {called}"
+                )
 
 
-@pytest.mark.parametrize("command", [["--help"], ["list", "methods"], ["list", "datasets"], ["list", "backbones", "--json"]])
+@pytest.mark.parametrize(
+    "command", [["--help"], ["list", "methods"], ["list", "datasets"], ["list", "backbones", "--json"]]
+)
 def test_a_look_imports_no_torch(command: list[str]) -> None:
     code = (
         "import sys; sys.argv = ['debias-zoo', *sys.argv[1:]]\n"
@@ -101,7 +109,9 @@ def test_a_look_imports_no_torch(command: list[str]) -> None:
         "heavy = {'torch', 'timm', 'pandas', 'pydantic', 'numpy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout
 

@@ -38,7 +38,12 @@ def zoo(*command: str, **options: Any) -> subprocess.Popen[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "DEBIAS_ZOO_CHECKPOINT_SECONDS": "0", **options.pop("env", {})}
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, "-m", "debias_zoo", *command], stdout=pipe, stderr=subprocess.STDOUT, text=True, env=env, **options
+        [sys.executable, "-m", "debias_zoo", *command],
+        stdout=pipe,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env,
+        **options,
     )
 
 
@@ -84,7 +89,9 @@ def test_run_says_what_it_will_do_and_ends_with_the_table(finished: tuple[Path, 
     out, said = finished
     assert "4 trials: erm, lnl" in said
     assert "on cmnist; seeds 0, 1" in said
-    assert re.search(r"protocol quick, (fp32|bf16) on cpu, 2 at a time with \d+ threads? each, backbone lnl_convnet", said)
+    assert re.search(
+        r"protocol quick, (fp32|bf16) on cpu, 2 at a time with \d+ threads? each, backbone lnl_convnet", said
+    )
     assert re.search(r"expected to take about \d+ (seconds|minutes)", said)
     assert "lnl on cmnist, seed 1: done" in said
     for column in ("accuracy", "unbiased", "worst", "gap", "seconds"):
@@ -226,7 +233,9 @@ def broken_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-zoo\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[debias_zoo.methods]\nbroken = broken_zoo:Broken\nlost = lost_zoo:Lost\n")
-    (tmp_path / "broken_zoo.py").write_text("class Broken:\n    name = 'broken'\n\nraise ImportError('no such library')\n")
+    (tmp_path / "broken_zoo.py").write_text(
+        "class Broken:\n    name = 'broken'\n\nraise ImportError('no such library')\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     registry.entries.cache_clear()
     yield info
@@ -240,7 +249,9 @@ def test_a_plugin_that_raises_stops_nothing_else(broken_plugin: Path) -> None:
     assert "lost  BROKEN (broken-zoo): ModuleNotFoundError" in listed.output
     ended = invoke("run", "--methods", "broken", *SMALL)
     assert ended.exit_code == 2
-    assert "method 'broken' of broken-zoo cannot be used: importing broken_zoo:Broken raised ImportError" in ended.output
+    assert (
+        "method 'broken' of broken-zoo cannot be used: importing broken_zoo:Broken raised ImportError" in ended.output
+    )
     assert "no such library" in ended.output
     build_grid(Request(["lnl"], ["cmnist"], protocol="quick"))
 
@@ -250,7 +261,10 @@ def test_two_methods_of_one_name_are_an_error(broken_plugin: Path) -> None:
     registry.entries.cache_clear()
     ended = invoke("list", "methods")
     assert ended.exit_code == 2
-    assert "two methods are called 'lnl': debias_zoo.methods.lnl:LNL (debias-zoo) and broken_zoo:Broken (broken-zoo)" in ended.output
+    assert (
+        "two methods are called 'lnl': debias_zoo.methods.lnl:LNL (debias-zoo) and broken_zoo:Broken (broken-zoo)"
+        in ended.output
+    )
 
 
 @pytest.mark.parametrize("what", ["methods", "datasets", "backbones"])
@@ -298,7 +312,15 @@ def test_makespan() -> None:
 def test_views_show_every_event(terminal: bool) -> None:
     (trial,) = build_grid(Request(["erm"], ["cmnist"], protocol="quick")).trials.values()
     console = Console(force_terminal=terminal, width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    state = {"stage": "main", "epoch": 0, "epochs": 2, "done": 5, "total": 10, "loss": {"main": 0.5}, "accuracy": {"val": 0.25}}
+    state = {
+        "stage": "main",
+        "epoch": 0,
+        "epochs": 2,
+        "done": 5,
+        "total": 10,
+        "loss": {"main": 0.5},
+        "accuracy": {"val": 0.25},
+    }
     with LiveView(console, [trial]) if terminal else PlainView(console) as view:
         view.show(Event(trial, "started"))
         view.show(Event(trial, "progress", state))

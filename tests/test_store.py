@@ -93,7 +93,7 @@ def test_a_full_disk_loses_nothing(trial: Trial, tmp_path: Path, monkeypatch: py
         written(file, content)
 
     monkeypatch.setattr(store, "_write_all", fill_up)
-    with pytest.raises(ZooError, match="no space left to write .*; what is finished is kept: free some space"):
+    with pytest.raises(ZooError, match=r"no space left to write .*; what is finished is kept: free some space"):
         run_trial(trial, tmp_path / "full")
     assert not list((tmp_path / "full").rglob("*.part"))
     monkeypatch.undo()

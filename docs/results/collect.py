@@ -2,9 +2,9 @@
 
     python docs/results/collect.py RUNS NAME --command "debias-zoo run ..."
 
-makes ``docs/results/NAME/`` with every trial's config.json, result.json, curves.jsonl and predictions.npz in the store's
-own layout, so that ``debias-zoo report docs/results/NAME`` makes every table again, and ``table.md``, ``table.csv`` and
-``table.tex`` with the command, the commit and the machine.
+makes ``docs/results/NAME/`` with every trial's config.json, result.json, curves.jsonl and predictions.npz in the
+store's own layout, so that ``debias-zoo report docs/results/NAME`` makes every table again, and ``table.md``,
+``table.csv`` and ``table.tex`` with the command, the commit and the machine.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def origin(results: list[Result], command: str) -> str:
 
     hours = sum(result.seconds["total"] for result in results) / 3600
     return (
-        f"Command: `{command}`\n\nCommit: {all_of('commit')}; {all_of('processor')}, {all_of('device')}, threads a trial: "
-        f"{all_of('threads')}; torch {all_of('torch')}, Python {all_of('python')}; {all_of('date')}; "
+        f"Command: `{command}`\n\nCommit: {all_of('commit')}; {all_of('processor')}, {all_of('device')}, threads a "
+        f"trial: {all_of('threads')}; torch {all_of('torch')}, Python {all_of('python')}; {all_of('date')}; "
         f"{hours:.1f} core-hours.\n"
     )
 

@@ -101,7 +101,9 @@ def bare_lnl(method: Any, batch: Any, optimizers: list[Any], autocast: Callable[
     net, bias = optimizers
     with autocast():
         features, z = method.net.features_and_tap(batch.image)
-        loss = F.cross_entropy(method.net.classify(features).float(), batch.label) + 0.01 * negative_entropy(method.bias(z))
+        loss = F.cross_entropy(method.net.classify(features).float(), batch.label) + 0.01 * negative_entropy(
+            method.bias(z)
+        )
     loss.backward(inputs=list(method.net.parameters()))
     net.step()
     net.zero_grad()
@@ -203,8 +205,8 @@ def throughput(count: int, images: int) -> None:
     mine = [2 * 3600 / (value * whole) for value in own]
     theirs = [3600 / (value * whole) for value in other]
     print(
-        f"LNL       two cores: {statistics.median(mine):.0f} epochs an hour against {statistics.median(theirs):.0f} the "
-        f"plain way, ratio {ratio(mine, theirs)}; goal 2.5, better 3"
+        f"LNL       two cores: {statistics.median(mine):.0f} epochs an hour against {statistics.median(theirs):.0f} "
+        f"the plain way, ratio {ratio(mine, theirs)}; goal 2.5, better 3"
     )
 
 
@@ -214,7 +216,9 @@ def start() -> None:
         taken = []
         for _ in range(7):
             begun = time.perf_counter()
-            subprocess.run([sys.executable, "-m", "debias_zoo", *command], check=True, capture_output=True, cwd=HERE.parent.parent)
+            subprocess.run(
+                [sys.executable, "-m", "debias_zoo", *command], check=True, capture_output=True, cwd=HERE.parent.parent
+            )
             taken.append(time.perf_counter() - begun)
         print(f"start     debias-zoo {' '.join(command)}: {statistics.median(taken):.2f} s; goal under 0.5")
 

@@ -34,7 +34,9 @@ def test_bundled_digits_are_the_original_ones() -> None:
         assert file["train_labels"][:5].tolist() == [5, 0, 4, 1, 9]
         # the md5 of the original idx files, remade from their format: magic number, sizes, bytes
         idx = b"\x00\x00\x08\x03" + np.array([10_000, 28, 28], ">i4").tobytes() + file["test_images"].tobytes()
-        labels = b"\x00\x00\x08\x01" + np.array([60_000], ">i4").tobytes() + file["train_labels"].astype(np.uint8).tobytes()
+        labels = (
+            b"\x00\x00\x08\x01" + np.array([60_000], ">i4").tobytes() + file["train_labels"].astype(np.uint8).tobytes()
+        )
     assert hashlib.md5(idx).hexdigest() == "2646ac647ad5339dbf082846283269ea"
     assert hashlib.md5(labels).hexdigest() == "a25bea736e30d166cdddb491f175f624"
 
@@ -59,7 +61,8 @@ def test_sizes_and_groups(splits: dict[str, Split]) -> None:
 
 def test_no_digit_is_in_two_splits(splits: dict[str, Split]) -> None:
     masks = {
-        name: [hashlib.sha1(np.packbits(image)).digest() for image in split.images.any(3)] for name, split in splits.items()
+        name: [hashlib.sha1(np.packbits(image)).digest() for image in split.images.any(3)]
+        for name, split in splits.items()
     }
     with np.load(MNIST) as file:
         train = [hashlib.sha1(np.packbits(image > 128)).digest() for image in file["train_images"]]
@@ -82,7 +85,9 @@ def test_colours_follow_a_truncated_normal() -> None:
     for bias, channel in ((0, 0), (1, 0), (2, 1), (5, 2), (9, 0)):
         mean = MEANS[bias, channel] / 255
         law = truncnorm((0 - mean) / 0.02**0.5, (1 - mean) / 0.02**0.5, mean, 0.02**0.5)
-        values = (drawn[biases == bias, channel] + np.random.default_rng(1).random(4000)) / 255  # int() took up to 1 off
+        values = (
+            drawn[biases == bias, channel] + np.random.default_rng(1).random(4000)
+        ) / 255  # int() took up to 1 off
         assert kstest(values, law.cdf).pvalue > 1e-3, (bias, channel)
     clipped = np.clip(np.random.default_rng(2).normal(MEANS[9, 1] / 255, 0.02**0.5, 4000), 0, 1)
     assert (drawn[biases == 9, 1] == 0).mean() < 0.05 < (clipped == 0).mean(), "colours pile up at 0 as if clipped"

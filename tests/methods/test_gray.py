@@ -22,7 +22,7 @@ def test_trains_and_predicts_on_the_luma() -> None:
 
 
 def test_luma_of_the_mean_colours() -> None:
-    """Crimson, teal and violet collide, lemon, pink and lime do, maroon stands alone: gray leaks a part of the class."""
+    """Crimson, teal and violet collide, lemon, pink and lime do, maroon stands alone: gray leaks some of the class."""
     colours = torch.tensor(list(COLOURS.values())).double().view(10, 3, 1, 1)
     found = [round(float(value)) for value in to_gray(colours)[:, 0, 0, 0]]
     assert found == [84, 90, 214, 108, 160, 82, 189, 212, 213, 38]

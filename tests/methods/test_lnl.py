@@ -21,7 +21,8 @@ from debias_zoo.grid import Request, build_grid, build_method
 from debias_zoo.methods.losses.bias_heads import DenseHeads, PooledHead, bias_loss, negative_entropy
 from debias_zoo.methods.losses.grl import reverse_gradient
 from debias_zoo.protocol import Settings
-from debias_zoo.runner import load_splits, make_method as method_of
+from debias_zoo.runner import load_splits
+from debias_zoo.runner import make_method as method_of
 from debias_zoo.trainer import Engine, plan_stages
 
 NET, HEADS = ("net.",), ("bias.",)
@@ -47,8 +48,12 @@ def test_unlearn_trains_h_and_reverses_the_gradient_of_f() -> None:
     replica = sum(cross_entropy(head, batch.bias_map[:, k]) for k, head in enumerate(heads))  # type: ignore[index]
     loss = method("unlearn", batch, clock("unlearn", epoch=3))["loss"]
     assert_same_gradients(method, loss, replica, w, HEADS)  # type: ignore[arg-type]
-    below = [p for name, p in method.named_parameters() if name.startswith(("net.model.stages.0", "net.model.stages.1"))]
-    names = [name for name in w if name.startswith(("net.model.stages.0", "net.model.stages.1")) and w[name].requires_grad]
+    below = [
+        p for name, p in method.named_parameters() if name.startswith(("net.model.stages.0", "net.model.stages.1"))
+    ]
+    names = [
+        name for name in w if name.startswith(("net.model.stages.0", "net.model.stages.1")) and w[name].requires_grad
+    ]
     own = torch.autograd.grad(loss, below)
     theirs = torch.autograd.grad(replica, [w[name] for name in names])  # type: ignore[arg-type]
     for mine, other in zip(own, theirs, strict=True):
@@ -90,7 +95,9 @@ def test_classify_leaves_h_and_unlearn_leaves_g() -> None:
     after = weights(method)
     parameters = {name for name, _ in method.named_parameters()}
     head = {name for name in parameters if name.startswith("bias.")}
-    upper = {name for name in parameters if name.startswith(("net.model.stages.2", "net.model.stages.3", "net.model.fc"))}
+    upper = {
+        name for name in parameters if name.startswith(("net.model.stages.2", "net.model.stages.3", "net.model.fc"))
+    }
     assert all(torch.equal(before[name], middle[name]) for name in head)
     assert not any(torch.equal(middle[name], after[name]) for name in head)
     assert all(torch.equal(middle[name], after[name]) for name in upper), "decay or momentum moved g"
@@ -135,7 +142,9 @@ def test_adaptive_scale_follows_the_report() -> None:
     dann = {1: 0.05, 5: 0.245, 10: 0.462, 20: 0.762, 50: 0.987}
     for step, scale in dann.items():
         assert by_progress.reversal_scale(clock("unlearn", step=step, steps=101)) == pytest.approx(scale, abs=5e-4)
-    assert make_method("lnl_adaptive", scale=0.1).reversal_scale(clock("unlearn", epoch=2)) == pytest.approx(0.0762, abs=5e-5)
+    assert make_method("lnl_adaptive", scale=0.1).reversal_scale(clock("unlearn", epoch=2)) == pytest.approx(
+        0.0762, abs=5e-5
+    )
     assert make_method("lnl").reversal_scale(clock("unlearn", epoch=2)) == 0.1
 
 
@@ -185,7 +194,10 @@ def test_paper_schedule() -> None:
         (trial,) = grid.trials.values()
         task = method_of(trial, load_splits(trial, None)[0], Path("nowhere")).task
         plans = plan_stages(build_method(trial, task), trial.settings, trial.stages)
-        assert [(p.stage.name, p.epochs, p.settings.lr) for p in plans] == [("pretrain", 100, 0.01), ("unlearn", 100, 0.001)]
+        assert [(p.stage.name, p.epochs, p.settings.lr) for p in plans] == [
+            ("pretrain", 100, 0.01),
+            ("unlearn", 100, 0.001),
+        ]
         assert {p.settings.batch_size for p in plans} == {128}
         assert [plans[0].settings.lr_factor(e, 0, 1) for e in (0, 39, 40, 80)] == pytest.approx([1, 1, 0.1, 0.01])
         assert (trial.config.get("lambda_entropy"), trial.config.get("alpha")) in {(0.01, None), (None, 0.1)}

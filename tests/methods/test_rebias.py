@@ -72,7 +72,9 @@ def test_both_losses_and_who_gets_them() -> None:
     expected = cross_entropy(head, batch.label) - 0.6 * replica_hsic(own.detach(), theirs, 2.0, 2.0)
     torch.testing.assert_close(inner, expected, rtol=1e-6, atol=1e-9)
     g = list(method.biased.parameters())
-    for mine, other in zip(torch.autograd.grad(inner, g, retain_graph=True), torch.autograd.grad(expected, g), strict=True):
+    for mine, other in zip(
+        torch.autograd.grad(inner, g, retain_graph=True), torch.autograd.grad(expected, g), strict=True
+    ):
         torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-9)
     assert all(x is None for x in torch.autograd.grad(inner, list(method.net.parameters()), allow_unused=True))
     outer = method("debiased", batch, clock())["loss"]
@@ -80,7 +82,9 @@ def test_both_losses_and_who_gets_them() -> None:
     expected = cross_entropy(method.net.classify(own), batch.label) + 0.3 * replica_hsic(own, theirs.detach(), 2.0, 2.0)
     torch.testing.assert_close(outer, expected, rtol=1e-6, atol=1e-9)
     f = list(method.net.parameters())
-    for mine, other in zip(torch.autograd.grad(outer, f, retain_graph=True), torch.autograd.grad(expected, f), strict=True):
+    for mine, other in zip(
+        torch.autograd.grad(outer, f, retain_graph=True), torch.autograd.grad(expected, f), strict=True
+    ):
         torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-9)
     assert all(x is None for x in torch.autograd.grad(outer, g, allow_unused=True))
 
