@@ -17,9 +17,9 @@ bench:
 	python tests/benchmarks/speed.py
 
 docs:
-	python -m debias_zoo list methods
-	python -m debias_zoo list datasets
+	sphinx-build -W -q -b html docs docs/_build
 
 results:
 	debias-zoo run --methods erm,gray,blindeye,lnl,lnl_adaptive,rebias --dataset cmnist --seeds 3 --out runs/standard
-	python docs/results/collect.py runs/standard docs/results/cmnist-standard
+	python docs/results/collect.py runs/standard cmnist-standard --methods erm,gray,blindeye,lnl,lnl_adaptive,rebias \
+		--command "debias-zoo run --methods erm,gray,blindeye,lnl,lnl_adaptive,rebias --dataset cmnist --seeds 3"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from planted import CORRECT, WRONG, EnDOverwritten, GroupDROWrongFactor
+from planted import CORRECT, WRONG
+from planted_groups import EnDOverwritten, GroupDROWrongFactor
 from slips import SLIPS, Sound
 
 from debias_zoo.method import Method

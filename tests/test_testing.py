@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from planted import GroupDROWrongFactor
+from planted_groups import GroupDROWrongFactor
 from slips import Sound
 
 from debias_zoo.errors import ZooError
