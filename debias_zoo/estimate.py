@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
+from .engine import DeviceSplit, Engine, predict_split
 from .method import Clock
 from .runner import load_splits, make_method
 from .store import read_results
-from .trainer import DeviceSplit, Engine, StagePlan, plan_stages, predict_split
+from .trainer import StagePlan, plan_stages
 from .trial import Trial
 
 __all__ = ["expected_seconds", "makespan"]

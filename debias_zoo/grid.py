@@ -17,14 +17,11 @@ from .backbones import BackboneFactory
 from .dataset import BiasDataset
 from .errors import ZooError, unknown
 from .method import Method, Recipe, Task
-from .protocol import Settings, protocol
+from .protocol import TRAIN, Settings, protocol
 from .registry import load_dataset, load_method
 from .seeds import seed_for
 from .trainer import plan_stages
 from .trial import Supervision, Trial
-
-TRAIN = "train"
-"""The name under which ``--set`` reaches the settings of every stage."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +129,12 @@ def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, con
     own_config, own_train, own_stages = _sorted_sets(cls, request)
     merged = {**recipe.config, **(config or {}), **own_config}
     checked = _validated(cls.Config, merged, f"method {name!r}")
-    stages = dict(recipe.stages)
+    every = own_train.model_copy(update={"epochs": None})
+    stages = {stage: every.over(found) for stage, found in recipe.stages.items()}
     for stage, found in own_stages.items():
-        stages[stage] = found.over(stages.get(stage, Settings()))
+        stages[stage] = found.over(stages.get(stage, every))
+    if every != Settings():
+        stages[TRAIN] = every
     needs = {
         role: make_trial(need.method, dataset, seed, request, dict(need.config))
         for role, need in cls.needs(checked).items()
@@ -153,7 +153,7 @@ def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, con
         normalize=recipe.normalize or card.normalize,
         precision=request.precision,
         config=checked.model_dump(mode="json"),
-        settings=own_train.over(recipe.settings).over(base),
+        settings=Settings(epochs=own_train.epochs).over(recipe.settings).over(base),
         stages=stages,
         train_limit=how.train_limit,
         eval_limit=how.eval_limit,
@@ -263,7 +263,8 @@ def dry_run(trial: Trial, root: Path | None) -> None:
     """Build a trial without data and on no device, so that what cannot work is said before any work."""
     dataset = dataset_of(trial)
     card, cls = dataset.card, load_method(trial.method)
-    shown = Task(len(card.classes), len(card.biases), 1000, card.image_shape, card.bias_parts, card.bias_map, None)
+    counts = tuple((1,) * len(card.biases) for _ in card.classes)
+    shown = Task(len(card.classes), len(card.biases), 1000, card.image_shape, card.bias_parts, card.bias_map, counts)
     if cls.sees_bias and len(card.biases) < 2:
         raise ZooError(f"method {cls.name!r} needs bias labels; data set {dataset.name!r} has none")
     if cls.needs_val_bias and "val" not in card.eval_splits:

@@ -289,11 +289,11 @@ class Method(nn.Module):
         raise TypeError(f"{type(self).__name__} must define forward(loss, batch, clock)")
 
     def sampling(self) -> Weights | Repeats | None:
-        """How this stage draws images; None: each once an epoch."""
+        """How the epoch to come draws images; None: each once. It may depend only on what the hooks below found."""
         return None
 
     def start_stage(self, stage: Stage, train: View) -> None:
-        """Called before a stage, in eval mode without gradients."""
+        """Called before a stage, after its ``reset``, in eval mode without gradients."""
 
     def end_epoch(self, clock: Clock, train: View) -> None:
         """Called after every epoch, in eval mode without gradients."""

@@ -1,12 +1,13 @@
 """Budgets and schedules: what ``quick``, ``standard`` and ``paper`` mean, and how settings are merged.
 
-Settings come from five places; the later one wins, field by field:
+Settings come from six places, from the general to the special; the later one wins, field by field:
 
 1. the data set's ``training`` settings for the protocol (the same for every method: equal budgets);
-2. the method's own stage settings (``Stage.settings``);
-3. the method's recipe for this protocol and data set (``Method.recipes``);
-4. ``--set METHOD.train.KEY=VALUE``, for every stage of a method;
-5. ``--set METHOD.STAGE.KEY=VALUE``, for one stage.
+2. the ``settings`` of the method's recipe for this protocol and data set (``Method.recipes``);
+3. the method's own stage settings (``Stage.settings``);
+4. the recipe's ``stages``;
+5. ``--set METHOD.train.KEY=VALUE``, for every stage of a method (``epochs``: of all stages together);
+6. ``--set METHOD.STAGE.KEY=VALUE``, for one stage.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 ProtocolName = Literal["quick", "standard", "paper"]
+TRAIN = "train"
+"""The name under which ``--set`` reaches the settings of every stage."""
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
 
 

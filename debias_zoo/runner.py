@@ -21,12 +21,13 @@ from torch import Tensor
 
 from . import __version__
 from .dataset import Card, Split
+from .engine import Engine
 from .errors import ZooError
 from .grid import build_method, dataset_of
 from .metrics import group_metrics
 from .registry import load_method
 from .store import Folder
-from .trainer import Engine, Fit, Trainer, plan_stages, task_of
+from .trainer import Fit, Trainer, plan_stages, task_of
 from .trial import Result, Trial
 
 Report = Callable[[dict[str, Any]], None]

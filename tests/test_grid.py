@@ -15,12 +15,21 @@ from torch import Tensor
 from debias_zoo.dataset import BiasDataset, Card, Split
 from debias_zoo.datasets.cmnist import ColoredMNIST
 from debias_zoo.errors import ZooError
-from debias_zoo.grid import Request, build_grid, default_precision, parse_datasets, parse_set, pick_device
+from debias_zoo.grid import (
+    Request,
+    build_grid,
+    build_method,
+    default_precision,
+    parse_datasets,
+    parse_set,
+    pick_device,
+)
 from debias_zoo.method import Backbones, Batch, Clock, Method, Need, Optim, Task, setting
 from debias_zoo.methods.erm import ERM
 from debias_zoo.registry import load_method
 from debias_zoo.runner import run_trial
 from debias_zoo.store import read_results
+from debias_zoo.trainer import plan_stages
 from debias_zoo.trial import Trial
 
 
@@ -63,9 +72,23 @@ def test_identity_changes_with_anything_that_changes_numbers() -> None:
 
 
 def test_settings_are_merged_from_general_to_special() -> None:
-    trial = one(sets=[("lnl", "train.lr", 0.5), ("lnl", "unlearn.lr", 0.25), ("lnl", "scale", 0.7)])
-    assert (trial.settings.lr, trial.stages["unlearn"].lr, trial.config["scale"]) == (0.5, 0.25, 0.7)
-    assert trial.settings.batch_size == 128
+    sets = [("lnl_adaptive", key, value) for key, value in (("train.lr", 0.5), ("train.epochs", 10), ("scale", 0.7))]
+    trial = one(methods=["lnl_adaptive"], protocol="standard", sets=[*sets, ("lnl_adaptive", "pretrain.lr", 0.25)])
+    assert trial.config["scale"] == 0.7
+    plans = plan_stages(untrained(trial), trial.settings, trial.stages)
+    assert [(plan.stage.name, plan.epochs, plan.settings.lr) for plan in plans] == [
+        ("pretrain", 2, 0.25),
+        ("unlearn", 8, 0.5),
+    ]
+    assert {plan.settings.batch_size for plan in plans} == {128}
+    plain = one(methods=["lnl_adaptive"], protocol="standard")
+    plans = plan_stages(untrained(plain), plain.settings, plain.stages)
+    assert [plan.settings.lr for plan in plans] == [0.01, 0.005], "the recipe's rate of one stage"
+
+
+def untrained(trial: Trial) -> Method:
+    """The method of a trial on Colored MNIST."""
+    return build_method(trial, Task(10, 10, 1000, (3, 28, 28), (10,), (3, 8, 14, 14)))
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from debias_zoo.engine import Engine
 from debias_zoo.method import Batch, Clock, Method
-from debias_zoo.trainer import Engine
 
 
 @dataclass

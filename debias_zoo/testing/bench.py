@@ -16,10 +16,11 @@ from torch import Tensor
 
 from ..backbones import BackboneFactory
 from ..dataset import Split
+from ..engine import DeviceSplit, Engine
 from ..method import Batch, Clock, Method, Paper
 from ..protocol import Settings
 from ..seeds import seed_for
-from ..trainer import DeviceSplit, Engine, Fit, StagePlan, Trainer, plan_stages, task_of
+from ..trainer import Fit, StagePlan, Trainer, plan_stages, task_of
 from .synthetic import BIASES, CLASSES, MAP_BINS, MAP_HEADS, even_split, uneven_split
 
 CPU = torch.device("cpu")

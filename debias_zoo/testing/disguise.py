@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones import Backbone
+from ..engine import quiet
 from ..method import Method, Repeats, Weights
-from ..trainer import quiet
 from .bench import EPOCHS, Bench, CheckFailure, Moment
 
 NEAR = 1e-4

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..trainer import Engine
+from ..engine import Engine
 from .bench import Bench, CheckFailure, Moment
 from .synthetic import CLASSES
 

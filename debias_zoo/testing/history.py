@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..engine import Engine
 from ..method import Batch, Clock, Method, Update
-from ..trainer import Engine
 from .bench import Bench, CheckFailure, listing, same_bits
 
 LONGEST = 300

@@ -9,8 +9,8 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
+from ..engine import quiet
 from ..method import Method
-from ..trainer import quiet
 from .bench import Bench, CheckFailure, differences, listing
 from .history import snapshot
 from .runs import changed_randomness, global_randomness

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..engine import Engine, quiet
 from ..method import Batch, Clock, Method, Update
 from ..protocol import Settings
-from ..trainer import Engine, quiet
 from .bench import SETTINGS, Bench, CheckFailure, differences, from_bytes, listing
 from .history import explain
 

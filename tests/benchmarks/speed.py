@@ -26,11 +26,12 @@ sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 from plain_lnl import PlainLNL
 
 from debias_zoo.dataset import Split
+from debias_zoo.engine import DeviceSplit, Engine
 from debias_zoo.grid import Request, build_grid, default_precision
 from debias_zoo.methods.losses.bias_heads import bias_loss, negative_entropy
 from debias_zoo.methods.losses.grl import reverse_gradient
 from debias_zoo.runner import load_splits, make_method
-from debias_zoo.trainer import DeviceSplit, Engine, StagePlan, Trainer, plan_stages
+from debias_zoo.trainer import StagePlan, Trainer, plan_stages
 from debias_zoo.trial import Trial
 
 BATCH = 128

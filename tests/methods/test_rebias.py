@@ -8,10 +8,10 @@ import torch
 from replicas import clock, cross_entropy, make_batch, make_method, weights
 from torch import Tensor
 
+from debias_zoo.engine import Engine
 from debias_zoo.method import Batch
 from debias_zoo.methods.losses.hsic import biased_hsic, median_sigma, rbf_kernel, squared_distances, unbiased_hsic
 from debias_zoo.protocol import Settings
-from debias_zoo.trainer import Engine
 
 X = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1], [2, 1], [3, 0]], dtype=torch.float64)
 Y = torch.tensor([[0], [1], [0], [2], [1], [3]], dtype=torch.float64)

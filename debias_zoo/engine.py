@@ -1,0 +1,202 @@
+"""One step of a method as its contract says, on a device and in a precision; the data it is fed from.
+
+``check_method`` steps methods with the same ``Engine`` as the trainer, so that what is checked is what runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .dataset import IGNORED, Split
+from .errors import ZooError
+from .method import Batch, Clock, Method, Optim, Update
+from .protocol import Settings
+
+EVAL_BATCH = 128  # larger ones leave the processor's cache: 1000 takes half as long again
+IGNORE_INDEX = -100
+
+
+class DeviceSplit:
+    """A split on the device: uint8 images, from which batches are gathered.
+
+    With ``see_bias=False`` no bias label can be reached through it: that is the annotation firewall.
+    """
+
+    def __init__(self, split: Split, device: torch.device, see_bias: bool) -> None:
+        def put(array: Any) -> Tensor | None:
+            return None if array is None else torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+        self.images = cast("Tensor", put(split.images))  # (N, H, W, C) uint8
+        self.labels = cast("Tensor", put(split.labels))
+        self.biases = put(split.biases) if see_bias else None
+        self._bias_map = put(split.bias_map) if see_bias else None
+        self.device = device
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, rows: Tensor | slice) -> Tensor:
+        """Float (B, C, H, W) in [0, 1], channels last in memory."""
+        pixels = self.images[rows] if isinstance(rows, slice) else self.images.index_select(0, rows)
+        return pixels.permute(0, 3, 1, 2).float().mul_(1.0 / 255.0)
+
+    def batch(self, rows: Tensor, generator: torch.Generator) -> Batch:
+        """The batch of these rows, int64 (B,)."""
+        bias = None if self.biases is None else self.biases.index_select(0, rows)
+        bias_map = None
+        if self._bias_map is not None:
+            bins = self._bias_map.index_select(0, rows).long()
+            bias_map = bins.masked_fill_(bins == IGNORED, IGNORE_INDEX)
+        return Batch(self.image(rows), self.labels.index_select(0, rows), bias, bias_map, rows, generator)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """The split in its own order, ``size`` images at a time; the last batch may be smaller."""
+        generator = torch.Generator(self.device).manual_seed(0)
+        for start in range(0, len(self), size):
+            yield self.batch(torch.arange(start, min(start + size, len(self)), device=self.device), generator)
+
+
+class Engine:
+    """A method with its optimizers: one ``step`` does what the method's ``updates`` say, and nothing else.
+
+    Args:
+        method: moved to the device, channels last in memory.
+        precision: "fp32", or "bf16" for autocast to bfloat16.
+    """
+
+    def __init__(self, method: Method, device: torch.device | str = "cpu", precision: str = "fp32") -> None:
+        self.device = torch.device(device)
+        self.method = method.to(self.device)
+        nn.Module.to(method, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.precision = precision
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._parameters: dict[str, list[nn.Parameter]] = {}
+        self._base_lr: dict[str, float] = {}
+        self._settings = Settings()
+
+    def build_optimizers(self, settings: Settings, keep_state: bool = False) -> None:
+        """Fresh optimizers for a stage; ``keep_state`` carries over momentum and the like where names agree."""
+        before = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()} if keep_state else {}
+        self._settings = settings
+        self.optimizers, self._parameters, self._base_lr = {}, {}, {}
+        for name, optim in self.method.optimizers().items():
+            parameters = [p for p in optim.parameters if p.requires_grad]
+            self._base_lr[name] = (settings.lr or 0.0) * optim.lr_scale
+            self._parameters[name] = parameters
+            self.optimizers[name] = _optimizer(parameters, optim, settings, self._base_lr[name], self.device)
+            if name in before:
+                state = before[name]
+                state["param_groups"] = self.optimizers[name].state_dict()["param_groups"]
+                self.optimizers[name].load_state_dict(state)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision every forward runs in."""
+        if self.precision != "bf16":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """One batch: every update in order. Returns detached scalars, ``<loss>`` and ``<loss>.<number>``."""
+        factor = self._settings.lr_factor(clock.epoch, clock.step, clock.steps)
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self._base_lr[name] * factor
+        logged: dict[str, Tensor] = {}
+        for update in self.method.updates(clock):
+            numbers = self.backward(update, batch, clock)
+            self.apply(update)
+            logged[update.loss] = numbers["loss"].detach()
+            for key, value in numbers.items():
+                if key != "loss":
+                    logged[f"{update.loss}.{key}"] = value.detach()
+        batch.scratch.clear()
+        return logged
+
+    def backward(self, update: Update, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """The forward of ``update``, and the gradients of the parameters it steps."""
+        with self.autocast():
+            numbers = self.method(update.loss, batch, clock)
+        numbers["loss"].backward(inputs=self.stepped(update))
+        return cast("dict[str, Tensor]", numbers)
+
+    def apply(self, update: Update) -> None:
+        """The step of ``update``; its gradients are gone afterwards."""
+        inputs = self.stepped(update)
+        if self._settings.clip is not None:
+            nn.utils.clip_grad_norm_(inputs, self._settings.clip)
+        for name in update.steps:
+            self.optimizers[name].step()
+        for parameter in inputs:
+            parameter.grad = None
+
+    def stepped(self, update: Update) -> list[nn.Parameter]:
+        """The parameters of the optimizers that ``update`` names, each once."""
+        for name in update.steps:
+            if name not in self._parameters:
+                known = ", ".join(self._parameters)
+                raise ZooError(f"{self.method.name}: update {update.loss!r} steps {name!r}; its optimizers: {known}")
+        return list(dict.fromkeys(p for name in update.steps for p in self._parameters[name]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Method and optimizers, for a checkpoint."""
+        return {
+            "method": self.method.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``; the stage's optimizers must have been built."""
+        self.method.load_state_dict(state["method"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+
+
+def _optimizer(
+    parameters: list[nn.Parameter], optim: Optim, settings: Settings, lr: float, device: torch.device
+) -> torch.optim.Optimizer:
+    algorithm = optim.algorithm or settings.optimizer
+    momentum = settings.momentum if optim.momentum is None else optim.momentum
+    decay = settings.weight_decay if optim.weight_decay is None else optim.weight_decay
+    fused = device.type in {"cpu", "cuda"}
+    if not parameters:
+        raise ZooError("an optimizer was given no trainable parameter")
+    if algorithm == "sgd":
+        return torch.optim.SGD(parameters, lr, momentum or 0.0, weight_decay=decay or 0.0, fused=fused)
+    betas = (0.9 if momentum is None else momentum, 0.999)
+    kinds: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    kind = kinds.get(algorithm or "")
+    if kind is None:
+        raise ZooError(f"unknown optimizer {algorithm!r}; known: sgd, adam, adamw")
+    return kind(parameters, lr, betas, weight_decay=decay or 0.0, fused=fused)
+
+
+@contextmanager
+def quiet(method: Method) -> Iterator[None]:
+    """Eval mode without gradients, for evaluation and the rare hooks; modes are restored."""
+    modes = [(module, module.training) for module in method.modules()]
+    method.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def predict_split(engine: Engine, split: DeviceSplit) -> tuple[Tensor, Tensor]:
+    """The predicted class int64 (N,), and the log-odds of it float16 (N,), on the CPU."""
+    classes, odds = [], []
+    with quiet(engine.method), engine.autocast():
+        for start in range(0, len(split), EVAL_BATCH):
+            logits = engine.method.predict(split.image(slice(start, start + EVAL_BATCH))).float()  # (B, C)
+            best = logits.argmax(1, keepdim=True)
+            rest = logits.scatter(1, best, -torch.inf).logsumexp(1)
+            classes.append(best.squeeze(1))
+            odds.append((logits.gather(1, best).squeeze(1) - rest).clamp(-60000.0, 60000.0).half())
+    return torch.cat(classes).cpu(), torch.cat(odds).cpu()
