@@ -26,6 +26,7 @@ from debias_zoo.method import (
 from .erm import BASELINE
 from .losses.bias_heads import bias_loss, bias_predictor, uniform_cross_entropy
 from .losses.precision import wide
+from .losses.unlearning import unlearning_optimizers, unlearning_stages
 
 
 class BlindEye(Method):
@@ -99,13 +100,10 @@ class BlindEye(Method):
         self.bias = bias_predictor(task, self.net.tap_shape(config.tap))
 
     def stages(self) -> Sequence[Stage]:
-        share = self.config.pretrain_share
-        unlearning = Stage("unlearn", 1.0 - share)
-        return [Stage("pretrain", share), unlearning] if share else [unlearning]
+        return unlearning_stages(self.config.pretrain_share)
 
     def optimizers(self) -> Mapping[str, Optim]:
-        bias = Optim(self.bias.parameters(), lr_scale=self.config.bias_lr_scale)
-        return {"net": Optim(self.net.parameters()), "bias": bias}
+        return unlearning_optimizers(self.net, self.bias, self.config.bias_lr_scale)
 
     def updates(self, clock: Clock) -> Sequence[Update]:
         if clock.stage == "pretrain":
