@@ -76,10 +76,9 @@ def build_grid(request: Request) -> Grid:
     # seeds outermost: a first full row of the table appears early
     for seed, dataset, name in itertools.product(request.seeds, datasets, request.methods):
         grid.add(make_trial(name, dataset, seed, request), asked=True)
-    for trial in grid.trials.values():
-        dry_run(trial, request.root)
-    for dataset, name in itertools.product(datasets, dict.fromkeys(request.methods)):
-        grid.warnings += _bias_warnings(load_method(name), dataset)
+    unlike = {trial.model_copy(update={"seed": 0}).identity: trial for trial in grid.trials.values()}
+    for trial in unlike.values():
+        grid.warnings += _bias_warnings(dry_run(trial, request.root), dataset_of(trial), request.root)
     return grid
 
 
@@ -259,8 +258,8 @@ def build_method(trial: Trial, task: Any, teachers: dict[str, Any] | None = None
         return cls(factory, task, cls.Config.model_validate(trial.config))
 
 
-def dry_run(trial: Trial, root: Path | None) -> None:
-    """Build a trial without data and on no device, so that what cannot work is said before any work."""
+def dry_run(trial: Trial, root: Path | None) -> Method:
+    """Build a trial's method without data, so that what cannot work is said before any work."""
     dataset = dataset_of(trial)
     card, cls = dataset.card, load_method(trial.method)
     counts = tuple((1,) * len(card.biases) for _ in card.classes)
@@ -269,7 +268,7 @@ def dry_run(trial: Trial, root: Path | None) -> None:
         raise ZooError(f"method {cls.name!r} needs bias labels; data set {dataset.name!r} has none")
     if cls.needs_val_bias and "val" not in card.eval_splits:
         raise ZooError(f"method {cls.name!r} needs a validation split; data set {dataset.name!r} is asked for none")
-    if cls.needs_conflicting and not _has_conflicting(dataset):
+    if cls.needs_conflicting and not _has_conflicting(dataset, root):
         raise ZooError(
             f"method {cls.name!r} needs bias-conflicting training images; in {dataset.name!r} every training image of "
             "a class has one bias"
@@ -282,6 +281,7 @@ def dry_run(trial: Trial, root: Path | None) -> None:
                 f"method {cls.name!r} needs batches of at least {cls.min_batch}; got {plan.settings.batch_size} in "
                 f"stage {plan.stage.name!r}"
             )
+    return method
 
 
 def _untrained(trial: Trial, task: Any) -> Method:
@@ -290,18 +290,20 @@ def _untrained(trial: Trial, task: Any) -> Method:
     return build_method(trial, task if cls.sees_bias else task.hidden(), teachers)
 
 
-def _has_conflicting(dataset: BiasDataset) -> bool:
-    split = dataset.load(None, "train")
+def _has_conflicting(dataset: BiasDataset, root: Path | None) -> bool:
+    split = dataset.load(root, "train")
     counts = split.group_counts(len(dataset.card.classes), len(dataset.card.biases))
     return counts is None or bool(((counts > 0).sum(1) > 1).any())
 
 
-def _bias_warnings(cls: type[Method], dataset: BiasDataset) -> list[str]:
+def _bias_warnings(method: Method, dataset: BiasDataset, root: Path | None) -> list[str]:
     """A categorical adversary on data where the bias is the label would unlearn the label."""
-    if not cls.sees_bias or dataset.card.bias_map is not None or _has_conflicting(dataset):
+    net = getattr(method, "net", None)
+    dense = dataset.card.bias_map is not None and (net is None or len(net.tap_shape()) == 3)
+    if not method.sees_bias or dense or _has_conflicting(dataset, root):
         return []
     return [
-        f"{cls.name} on {dataset.name}: every training image of a class has one bias, so an adversary on the bias "
+        f"{method.name} on {dataset.name}: every training image of a class has one bias, so an adversary on the bias "
         "label unlearns the label itself"
     ]
 

@@ -262,6 +262,12 @@ class Student(Method):
         return {"loss": F.cross_entropy(self.net(batch.image).float(), target)}
 
 
+def test_an_adversary_on_a_bias_that_is_the_label_warns() -> None:
+    assert not build_grid(Request(["lnl"], ["cmnist"])).warnings
+    (warning,) = build_grid(Request(["lnl", "erm"], ["cmnist"], seeds=[0, 1], backbone="mlp")).warnings
+    assert "lnl on cmnist: every training image of a class has one bias" in warning
+
+
 def test_a_teacher_is_another_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for module in ("grid", "runner"):
         monkeypatch.setattr(

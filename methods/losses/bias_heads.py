@@ -1,7 +1,8 @@
 """Bias predictors h on a tapped feature map, and the losses that pull at them.
 
 Where a data set offers dense bias labels, h is one convolutional head for each of their channels (LNL's three 8-bin
-colour heads); elsewhere one linear head on the pooled map predicts the bias attribute.
+colour heads), on the labels of the nearest pixels; elsewhere, and where the tap is no map, one linear head on the
+pooled map predicts the bias attribute.
 """
 
 from __future__ import annotations
@@ -50,10 +51,10 @@ class PooledHead(nn.Module):
 
 
 def bias_predictor(task: Task, tap_shape: tuple[int, ...]) -> DenseHeads | PooledHead:
-    """The predictor h for a map of ``tap_shape`` (C, h, w): dense where the labels' grid fits it, else pooled."""
+    """The predictor h for a map of ``tap_shape`` (C, h, w): dense where there are dense labels, else pooled."""
     if task.biases < 2:
         raise ZooError("a bias predictor needs bias labels with at least two values; the data set has none to offer")
-    if task.bias_map is not None and task.bias_map[2:] == tuple(tap_shape[1:]):
+    if task.bias_map is not None and len(tap_shape) == 3:
         return DenseHeads(tap_shape[0], task.bias_map[0], task.bias_map[1])
     return PooledHead(tap_shape[0], task.biases)
 
@@ -73,7 +74,10 @@ def bias_targets(logits: list[Tensor], batch: Batch) -> list[Tensor]:
         return [batch.bias]
     if batch.bias_map is None:
         raise ZooError("the batch holds no dense bias labels")
-    return list(batch.bias_map.unbind(1))
+    maps, grid = batch.bias_map, logits[0].shape[2:]
+    if maps.shape[2:] != grid:
+        maps = F.interpolate(maps.float(), grid, mode="nearest-exact").long()
+    return list(maps.unbind(1))
 
 
 def _mean_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

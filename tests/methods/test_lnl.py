@@ -184,6 +184,10 @@ def test_cmnist_gets_dense_heads_and_other_data_one_head() -> None:
     assert isinstance(method.bias, DenseHeads)
     assert [tuple(head.shape) for head in method.bias(torch.zeros(2, 32, 14, 14))] == [(2, 8, 14, 14)] * 3
     assert method.task.bias_map == ColoredMNIST().card.bias_map == (3, 8, 14, 14)
+    other = make_method("lnl", backbone="resnet18")
+    logits = other.bias(other.net.tap(make_batch().image))
+    assert [tuple(head.shape) for head in logits] == [(8, 8, 2, 2)] * 3
+    assert torch.isfinite(other("unlearn", make_batch(), clock("unlearn"))["loss"])
     elsewhere = make_method("lnl", dense=False)
     assert isinstance(elsewhere.bias, PooledHead)
     assert torch.isfinite(elsewhere("unlearn", make_batch(dense=False), clock("unlearn"))["loss"])
