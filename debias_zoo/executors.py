@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -34,6 +35,13 @@ class _Worker:
     process: subprocess.Popen[str]
     log: IO[str]
     trial: Trial | None = None
+
+    def close(self) -> None:
+        """Close what connects to it, once it has ended."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.log.close()
 
 
 class LocalExecutor:
@@ -70,12 +78,7 @@ class LocalExecutor:
         for worker in self._workers:
             worker.process.kill()
             worker.process.wait()
-            for stream in (worker.process.stdin, worker.log):
-                if stream is not None:
-                    try:
-                        stream.close()
-                    except BrokenPipeError:
-                        continue
+            worker.close()
         self._workers.clear()
 
     def _give_up_orphans(self, waiting: list[Trial], ended: dict[str, bool]) -> Iterator[Event]:
@@ -138,7 +141,7 @@ class LocalExecutor:
         threads = str(self.threads)
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         env.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, OPENBLAS_NUM_THREADS=threads)
-        log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (open as long as the worker)
+        log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  (open as long as the worker)
         process = subprocess.Popen(
             [sys.executable, "-m", "debias_zoo.worker"],
             stdin=subprocess.PIPE,
@@ -171,7 +174,8 @@ class LocalExecutor:
         assert worker.process.stdout is not None
         with worker.process.stdout as lines:
             for line in lines:
-                self._events.put((worker, json.loads(line)))
+                with suppress(json.JSONDecodeError):  # half a line: it died while it wrote
+                    self._events.put((worker, json.loads(line)))
         self._events.put((worker, None))
 
     def _bury(self, worker: _Worker) -> str:
@@ -179,7 +183,7 @@ class LocalExecutor:
         code = worker.process.wait()
         worker.log.seek(0)
         last = worker.log.read().strip().splitlines()[-1:]
-        worker.log.close()
+        worker.close()
         if worker in self._workers:
             self._workers.remove(worker)
         how = f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -44,7 +44,10 @@ def _serve(job: dict[str, Any], events: TextIO) -> None:
     trial = Trial.model_validate(job["trial"])
 
     def send(event: str, **content: Any) -> None:
-        print(json.dumps({"id": trial.identity, "event": event, **content}), file=events, flush=True)
+        try:
+            print(json.dumps({"id": trial.identity, "event": event, **content}), file=events, flush=True)
+        except BrokenPipeError:  # noticed here before the listener noticed it
+            os._exit(DRIVER_GONE)
 
     root = Path(job["root"]) if job["root"] is not None else None
     try:
