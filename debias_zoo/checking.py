@@ -35,7 +35,7 @@ def from_file(path: Path) -> list[type[Method]]:
     sys.modules[spec.name] = module  # pydantic resolves annotations there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a plugin may raise anything
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
         raise ZooError(f"running {path} raised {type(error).__name__}: {error}") from error
     classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Method)]
     found = [cls for cls in classes if cls.__module__ == spec.name and hasattr(cls, "name")]

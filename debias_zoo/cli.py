@@ -118,8 +118,10 @@ def report(
     text = render(table, form, standalone=standalone)
     if output is None:
         click.echo(text, nl=not text.endswith("\n"))
+    elif output.exists() and not output.is_file():  # a device or a pipe
+        output.write_text(text)
     else:
-        write_text(output, text)
+        write_text(output.resolve(), text)
 
 
 @cli.command(name="list")

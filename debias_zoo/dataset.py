@@ -112,7 +112,7 @@ class BiasDataset:
     class Params(BaseModel):
         """What can be chosen on the command line: frozen, unknown keys refused."""
 
-        model_config = ConfigDict(frozen=True, extra="forbid")
+        model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def __init__(self, params: Any = None) -> None:
         self.params: Any = params if params is not None else self.Params()

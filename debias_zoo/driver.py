@@ -95,7 +95,7 @@ def share_out(jobs: str, trials: int, device: str) -> tuple[int, int]:
     here = cores()
     if jobs == "auto":
         slots = min(here, max(trials, 1)) if device == "cpu" else 1
-    elif jobs.isdigit() and int(jobs) > 0:
+    elif jobs.isdecimal() and int(jobs) > 0:
         slots = int(jobs)
     else:
         raise ZooError(f"--jobs {jobs}: a whole number from 1, or auto")
@@ -128,7 +128,6 @@ def _announce(
 ) -> None:
     done = len(grid.trials) - len(todo)
     known = f" ({done} of {len(grid.trials)} are finished already)" if done else ""
-    first = todo[0]
     seeds = ", ".join(str(seed) for seed in request.seeds)
     _say(console, f"{len(todo)} trial{'s' * (len(todo) != 1)}{known}: {', '.join(request.methods)}")
     _say(console, f"on {', '.join(request.datasets)}; seed{'s' * (len(request.seeds) != 1)} {seeds}")
@@ -137,9 +136,9 @@ def _announce(
         f"protocol {request.protocol}, {request.precision} on {device}, {slots} at a time with {threads} "
         f"thread{'s' * (threads != 1)} each, backbone {', '.join(sorted({t.backbone for t in todo}))}",
     )
-    for trial in todo:
-        if trial.seed == first.seed and trial.deviations:
-            _say(console, f"{trial.method}: differs from its paper: {'; '.join(trial.deviations)}")
+    differing = {trial.method: trial.deviations for trial in todo if trial.deviations}
+    for method, deviations in differing.items():
+        _say(console, f"{method}: differs from its paper: {'; '.join(deviations)}")
     _say(console, f"expected to take about {_duration(makespan(seconds, slots))}; results go to {out}/")
 
 
@@ -168,9 +167,12 @@ def _show(console: Console, grid: Grid, out: Path, errors: dict[str, str]) -> No
         result = Folder(out / grid.trials[identity].folder).result()
         if result is not None:
             results.append(result)
-    problems = [f"failed: {grid.trials[identity].label}: {text}" for identity, text in errors.items()]
+    problems = [f"failed: {text}" for text in errors.values()]
     if not results:
-        raise ZooError("no trial finished: " + "; ".join(problems))
+        _say(console, "no trial finished")
+        for problem in problems:
+            _say(console, problem)
+        return
     methods = list(dict.fromkeys(grid.trials[identity].method for identity in grid.asked))
     console.print(render_rich(build_table(results, methods=methods, problems=problems)))
     if console.file is sys.stdout:

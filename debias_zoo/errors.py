@@ -19,7 +19,7 @@ class DivergedError(ZooError):
 def unknown(kind: str, given: str, known: Iterable[str], note: str = "") -> ZooError:
     """The error for a name that is not known: what was meant, what there is, where it was looked for."""
     names = sorted(known)
-    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     if len(names) > _MOST_LISTED:
         names = [*difflib.get_close_matches(given, names, n=5, cutoff=0.3), f"... ({len(names)} in all)"]

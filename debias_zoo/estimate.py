@@ -44,7 +44,10 @@ def _expected(trials: Iterable[Trial], out: Path, root: Path | None, device: str
     for trial in trials:
         key = _but_seed(trial)
         if key not in seen:
-            seen[key] = _time(trial, out, root, device)
+            try:
+                seen[key] = _time(trial, out, root, device)
+            except Exception:  # the worker will tell what is wrong, on this trial alone
+                seen[key] = 0.0
         found[trial.identity] = seen[key]
     return found
 

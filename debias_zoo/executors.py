@@ -143,7 +143,7 @@ class LocalExecutor:
         env.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, OPENBLAS_NUM_THREADS=threads)
         log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  (open as long as the worker)
         process = subprocess.Popen(
-            [sys.executable, "-m", "debias_zoo.worker"],
+            [sys.executable, "-P", "-m", "debias_zoo.worker"],  # -P: nothing is imported from where the user stands
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import os
@@ -78,7 +79,9 @@ def build_grid(request: Request) -> Grid:
         grid.add(make_trial(name, dataset, seed, request), asked=True)
     unlike = {trial.model_copy(update={"seed": 0}).identity: trial for trial in grid.trials.values()}
     for trial in unlike.values():
-        grid.warnings += _bias_warnings(dry_run(trial, request.root), dataset_of(trial), request.root)
+        method = dry_run(trial, request.root)
+        _check_stages(method, request)
+        grid.warnings += _bias_warnings(method, dataset_of(trial), request.root)
     return grid
 
 
@@ -91,6 +94,8 @@ def parse_datasets(text: str) -> list[BiasDataset]:
     for piece in filter(None, rest.split(",")):
         if "=" in piece:
             key, _, piece = piece.partition("=")
+            if key in values:
+                raise ZooError(f"--dataset {text!r}: {key!r} is given twice; a sweep is {key}=value,value")
             values[key] = []
         elif not key:
             raise ZooError(f"--dataset {text!r}: {piece!r} belongs to no key; write {name}:key=value,key=value")
@@ -129,7 +134,8 @@ def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, con
     merged = {**recipe.config, **(config or {}), **own_config}
     checked = _validated(cls.Config, merged, f"method {name!r}")
     every = own_train.model_copy(update={"epochs": None})
-    stages = {stage: every.over(found) for stage, found in recipe.stages.items()}
+    dealt = {"epochs": None} if own_train.epochs else {}  # a number for all stages is dealt out by their shares
+    stages = {stage: every.over(found.model_copy(update=dealt)) for stage, found in recipe.stages.items()}
     for stage, found in own_stages.items():
         stages[stage] = found.over(stages.get(stage, every))
     if every != Settings():
@@ -159,8 +165,12 @@ def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, con
         needs=needs,
         supervision=_supervision(cls, recipe, needs.values()),
         source=recipe.source,
-        deviations=recipe.deviations,
+        deviations=(*recipe.deviations, *_changed(cls, request)),
     )
+
+
+def _changed(cls: type[Method], request: Request) -> list[str]:
+    return [f"set on the command line: {key}={value}" for method, key, value in request.sets if method == cls.name]
 
 
 def find_recipe(cls: type[Method], dataset: str, protocol_name: str) -> Recipe:
@@ -214,6 +224,15 @@ def _check_sets(request: Request) -> None:
     for method, key, _ in request.sets:
         if method not in request.methods:
             raise ZooError(f"--set {method}.{key}: {method!r} is not among --methods {','.join(request.methods)}")
+
+
+def _check_stages(method: Method, request: Request) -> None:
+    """Stages that ``--set`` names must be there; a recipe's may be gone by the method's own settings."""
+    names = [stage.name for stage in method.stages()]
+    for asked, key, _ in request.sets:
+        stage, dot, _ = key.partition(".")
+        if asked == method.name and dot and stage not in (TRAIN, *names):
+            raise ZooError(f"{method.name} has no stage {stage!r}; its stages: {', '.join(names)}")
 
 
 def _sorted_sets(cls: type[Method], request: Request) -> tuple[dict[str, Any], Settings, dict[str, Settings]]:
@@ -274,7 +293,18 @@ def dry_run(trial: Trial, root: Path | None) -> Method:
             "a class has one bias"
         )
     teachers = {role: _untrained(needed, shown) for role, needed in trial.needs.items()}
-    method = build_method(trial, shown if cls.sees_bias else shown.hidden(), teachers)
+    task = shown if cls.sees_bias else shown.hidden()
+    try:
+        method = build_method(trial, task, teachers)
+        with torch.no_grad():
+            copy.deepcopy(method).to("meta").eval().predict(torch.zeros(2, *task.image_shape, device="meta"))
+    except ZooError:
+        raise
+    except Exception as error:  # a method or a network may raise anything
+        raise ZooError(
+            f"method {cls.name!r} cannot work with backbone {trial.backbone!r} on images of {task.image_shape}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     for plan in plan_stages(method, trial.settings, trial.stages):
         if (plan.settings.batch_size or 0) < cls.min_batch:
             raise ZooError(
@@ -328,7 +358,7 @@ def pick_device(text: str) -> str:
         return text
     if kind == "mps" and not index and torch.backends.mps.is_available():
         return text
-    if kind == "cuda" and (index or "0").isdigit() and int(index or 0) < torch.cuda.device_count():
+    if kind == "cuda" and (index or "0").isdecimal() and int(index or 0) < torch.cuda.device_count():
         return text
     there = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
     raise ZooError(f"device {text!r} is not here; this machine has: {', '.join(there)}; or say auto")

@@ -264,7 +264,7 @@ class Method(nn.Module):
     class Config(BaseModel):
         """The method's settings: frozen, unknown keys refused. Subclasses add fields with ``setting``."""
 
-        model_config = ConfigDict(frozen=True, extra="forbid")
+        model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def __init__(self, backbones: Backbones, task: Task, config: Any) -> None:
         super().__init__()

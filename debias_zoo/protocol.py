@@ -28,7 +28,7 @@ PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
 class Settings(BaseModel):
     """How one stage is trained; a field left at None is taken from the next more general place."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int | None = Field(None, ge=1, description="passes over the training split")
     batch_size: int | None = Field(None, ge=1, description="images a step")

@@ -7,7 +7,6 @@ import platform
 import resource
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -27,7 +26,7 @@ from .grid import build_method, dataset_of
 from .metrics import group_metrics
 from .registry import load_method
 from .store import Folder
-from .trainer import Fit, Trainer, plan_stages, task_of
+from .trainer import Fit, Trainer, UnfitCheckpointError, plan_stages, task_of
 from .trial import Result, Trial
 
 Report = Callable[[dict[str, Any]], None]
@@ -70,22 +69,28 @@ def _note_failure(folder: Folder, text: str) -> None:
 
 
 def _train(trial: Trial, folder: Folder, out: Path, device: str, root: Path | None, report: Report | None) -> Result:
-    started = time.monotonic()
+    _reset_peak(device)
     train, evals = load_splits(trial, root)
-    method = make_method(trial, train, out, device)
-    engine = Engine(method, device, trial.precision)
-    plans = plan_stages(method, trial.settings, trial.stages)
 
     def save(state: dict[str, Any]) -> None:
         folder.save_checkpoint(state)
         folder.save_curves(state["progress"]["curves"])
 
-    trainer = Trainer(engine, plans, train, evals, trial.seed, save, report)
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats(torch.device(device))
-    fit = trainer.fit(folder.checkpoint(device))
+    def trainer() -> Trainer:
+        method = make_method(trial, train, out, device)
+        engine = Engine(method, device, trial.precision)
+        plans = plan_stages(method, trial.settings, trial.stages)
+        return Trainer(engine, plans, train, evals, trial.seed, save, report)
+
+    current = trainer()
+    try:
+        fit = current.fit(folder.checkpoint(device))
+    except UnfitCheckpointError as error:
+        folder.put_aside("checkpoint.pt", str(error))
+        current = trainer()
+        fit = current.fit()
     folder.save_curves(fit.curves)
-    result = _result(trial, fit, evals, device, time.monotonic() - started, trainer.total)
+    result = _result(trial, fit, evals, device, current.total)
     folder.finish(result, _arrays(fit, evals), fit.method.state_dict())
     return result
 
@@ -123,7 +128,7 @@ def _teacher(trial: Trial, train: Split, card: Card, out: Path, device: str) -> 
     return method.eval().requires_grad_(False)
 
 
-def _result(trial: Trial, fit: Fit, evals: Mapping[str, Split], device: str, seconds: float, steps: int) -> Result:
+def _result(trial: Trial, fit: Fit, evals: Mapping[str, Split], device: str, steps: int) -> Result:
     card = dataset_of(trial).card
     metrics = {}
     for name, split in evals.items():
@@ -141,19 +146,35 @@ def _result(trial: Trial, fit: Fit, evals: Mapping[str, Split], device: str, sec
 
 
 def _cost(method: Any, device: str, steps: int) -> dict[str, float]:
-    if device.startswith("cuda"):
-        peak = float(torch.cuda.max_memory_allocated(torch.device(device)))
-    else:
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
     net = sum(p.numel() for p in method.net.parameters()) if hasattr(method, "net") else 0
     total = sum(p.numel() for p in method.parameters())
     return {
         "parameters": float(total),
         "extra_parameters": float(total - net),
         "steps": float(steps),
-        "peak_bytes": peak,
+        "peak_bytes": _peak(device),
     }
+
+
+def _reset_peak(device: str) -> None:
+    """Start to measure the peak anew: a worker's earlier trials do not count."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(torch.device(device))
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak(device: str) -> float:
+    """Largest memory in bytes: of the device, or of this process."""
+    if device.startswith("cuda"):
+        return float(torch.cuda.max_memory_allocated(torch.device(device)))
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return float(line.split()[1]) * 1024.0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
 def environment(device: str) -> dict[str, Any]:

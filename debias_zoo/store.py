@@ -46,17 +46,18 @@ class Folder:
 
     def result(self) -> Result | None:
         """The finished result, or None; a damaged one is put aside and counts as unfinished."""
-        path = self.path / "result.json"
         try:
-            text = path.read_text(errors="replace")
+            return read_result(self.path / "result.json")
         except FileNotFoundError:
             return None
-        try:
-            return parse_result(text, path)
         except DamagedError as error:
-            path.replace(path.with_suffix(".json.damaged"))
-            self.warn(f"{error}; put aside as {path.name}.damaged, the trial runs again")
+            self.put_aside("result.json", str(error))
             return None
+
+    def put_aside(self, name: str, reason: str) -> None:
+        """Rename a file that cannot be used, and say so."""
+        (self.path / name).replace(self.path / f"{name}.damaged")
+        self.warn(f"{self.path / name}: {reason}; put aside as {name}.damaged, the trial starts again")
 
     def start(self, trial: Trial) -> None:
         """Note what is about to run."""
@@ -73,8 +74,7 @@ class Folder:
         try:
             return cast("dict[str, Any]", torch.load(path, map_location=device, weights_only=True))
         except Exception as error:  # whatever a truncated archive makes torch raise
-            path.replace(path.with_suffix(".pt.damaged"))
-            self.warn(f"checkpoint {path} cannot be read ({type(error).__name__}); put aside, the trial starts again")
+            self.put_aside("checkpoint.pt", f"cannot be read ({type(error).__name__})")
             return None
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
@@ -96,7 +96,8 @@ class Folder:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **predictions)
         write_bytes(self.path / "predictions.npz", buffer.getbuffer())
-        write_bytes(self.path / "model.safetensors", save({k: v.contiguous() for k, v in weights.items()}))
+        apart = {name: value.detach().contiguous().clone() for name, value in weights.items()}  # names may share memory
+        write_bytes(self.path / "model.safetensors", save(apart))
         write_text(self.path / "result.json", result.model_dump_json(indent=1) + "\n")
         (self.path / "checkpoint.pt").unlink(missing_ok=True)
 
@@ -109,8 +110,22 @@ class DamagedError(ZooError):
     """A file of the store that cannot be read."""
 
 
+class NewerError(ZooError):
+    """A file of a later version of debias-zoo."""
+
+
+def read_result(path: Path) -> Result:
+    """The result in ``path``; raises FileNotFoundError, DamagedError, or a ZooError where it cannot be read."""
+    try:
+        return parse_result(path.read_text(errors="replace"), path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ZooError(f"cannot read {path}: {error.strerror or error}") from error
+
+
 def parse_result(text: str, path: Path) -> Result:
-    """A result from the text of ``path``; raises DamagedError with the reason."""
+    """A result from the text of ``path``; raises DamagedError with the reason, or NewerError."""
     try:
         data = json.loads(text)
         schema = data.get("schema_version") if isinstance(data, dict) else None
@@ -131,21 +146,23 @@ def read_results(out: Path) -> tuple[list[Result], list[str]]:
     if not out.exists():
         raise ZooError(f"there is no folder {out}: run something first, or name another folder")
     results, problems = [], []
-    for config in sorted(out.rglob("config.json")):
-        folder = config.parent
-        path = folder / "result.json"
+    folders = {path.parent for name in ("config.json", "result.json") for path in out.rglob(name)}
+    for folder in sorted(folders):
         try:
-            results.append(parse_result(path.read_text(errors="replace"), path))
+            results.append(read_result(folder / "result.json"))
         except FileNotFoundError:
-            error = folder / "error.txt"
-            if error.exists():
-                said = error.read_text(errors="replace").strip().splitlines()
-                problems.append(f"failed: {folder}: {said[-1] if said else 'no reason noted'}")
-            else:
-                problems.append(f"unfinished: {folder}")
-        except DamagedError as error_:
-            problems.append(f"damaged: {error_}")
+            problems.append(_why_unfinished(folder))
+        except ZooError as error:
+            problems.append(f"not read: {error}")
     return results, problems
+
+
+def _why_unfinished(folder: Path) -> str:
+    try:
+        said = (folder / "error.txt").read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return f"unfinished: {folder}"
+    return f"failed: {folder}: {said[-1] if said else 'no reason noted'}"
 
 
 def make_folder(path: Path) -> None:
@@ -153,7 +170,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise _cannot_write(path, error, "; choose another place with --out") from error
 
 
 def check_writable(path: Path) -> None:
@@ -164,7 +181,7 @@ def check_writable(path: Path) -> None:
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise _cannot_write(path, error, "; choose another place with --out") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -191,9 +208,9 @@ def _write_all(file: IO[bytes], content: bytes | memoryview) -> None:
     os.fsync(file.fileno())
 
 
-def _cannot_write(path: Path, error: OSError) -> ZooError:
+def _cannot_write(path: Path, error: OSError, advice: str = "") -> ZooError:
     if error.errno == errno.ENOSPC:
         return ZooError(
             f"no space left to write {path}; what is finished is kept: free some space and run the same again"
         )
-    return ZooError(f"cannot write {path}: {error.strerror or error}; choose another place with --out")
+    return ZooError(f"cannot write {path}: {error.strerror or error}{advice}")

@@ -38,13 +38,9 @@ def plan_stages(method: Method, settings: Settings, overrides: Mapping[str, Sett
     Args:
         method: whose stages.
         settings: of the whole trial; its epochs are dealt out by the stages' shares, but for stages that state theirs.
-        overrides: by stage name, ``TRAIN`` for stages that are not named.
+        overrides: by stage name, ``TRAIN`` for stages that are not named; names the method has not are passed over.
     """
     stages = list(method.stages())
-    names = [stage.name for stage in stages]
-    for name in overrides:
-        if name != TRAIN and name not in names:
-            raise ZooError(f"{method.name} has no stage {name!r}; its stages: {', '.join(names)}")
     every = overrides.get(TRAIN, Settings())
     special = [overrides.get(stage.name, every).over(stage.settings) for stage in stages]
     merged = [own.over(settings) for own in special]
@@ -97,6 +93,10 @@ class Fit:
     curves: list[dict[str, Any]]
     seconds: dict[str, float]
     notes: list[str]
+
+
+class UnfitCheckpointError(ZooError):
+    """A checkpoint that was written by another version of the method, or on another device."""
 
 
 class Trainer:
@@ -307,6 +307,7 @@ class Trainer:
             return
         self.save(
             {
+                "device": self.engine.device.type,
                 "engine": self.engine.state_dict(),
                 "progress": dict(vars(self.progress)),
                 "predictions": {name: _stack(rows) for name, rows in self.predictions.items() if rows},
@@ -316,12 +317,17 @@ class Trainer:
         )
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        self.engine.load_state_dict(state["engine"])
-        self.progress = Progress(**state["progress"])
-        self._initial = dict(state["initial"])
-        self.notes = list(state["notes"])
-        for name, found in state["predictions"].items():
-            self.predictions[name] = list(zip(found["class"].long(), found["log_odds"], strict=True))
+        try:
+            if state["device"] != self.engine.device.type:
+                raise ValueError(f"written on {state['device']}")
+            self.engine.load_state_dict(state["engine"])
+            self.progress = Progress(**state["progress"])
+            self._initial = dict(state["initial"])
+            self.notes = list(state["notes"])
+            for name, found in state["predictions"].items():
+                self.predictions[name] = list(zip(found["class"].long().cpu(), found["log_odds"].cpu(), strict=True))
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise UnfitCheckpointError(f"the checkpoint does not fit: {error}") from error
 
 
 def _stack(rows: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from debias_zoo.method import (
@@ -69,7 +70,9 @@ class ReBias(Method):
 
         lambda_inner: float = setting(1.0, "weight of HSIC in L_g", source="paper", search=(0.1, 10, "log"), ge=0)
         lambda_outer: float = setting(1.0, "weight of HSIC in L_f", source="paper", search=(0.1, 10, "log"), ge=0)
-        sigma: Literal["median"] | float = setting("median", "radius of the kernels, or estimated", source="paper")
+        sigma: Literal["median"] | Annotated[float, Field(gt=0)] = setting(
+            "median", "radius of the kernels, or estimated", source="ours; paper: 1 on Biased-MNIST, median on ImageNet"
+        )
         sigma_share: float = setting(0.05, "share of the images radii are estimated on", source="ours", gt=0, le=1)
         biased_updates: int = setting(1, "steps of g before one of f", source="paper", ge=1)
         biased_backbone: str = setting("simple_convnet", "architecture of g", source="paper")

@@ -256,6 +256,31 @@ def test_a_plugin_that_raises_stops_nothing_else(broken_plugin: Path) -> None:
     build_grid(Request(["lnl"], ["cmnist"], protocol="quick"))
 
 
+def test_a_plugin_that_raises_in_training_fails_its_own_trial(broken_plugin: Path, tmp_path: Path) -> None:
+    (broken_plugin.parent / "broken_zoo.py").write_text(
+        "from debias_zoo.methods.erm import ERM\n\n\nclass Broken(ERM):\n    name = 'broken'\n\n"
+        "    def forward(self, loss, batch, clock):\n        raise RuntimeError('wrong formula')\n"
+    )
+    out = tmp_path / "runs"
+    env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{broken_plugin.parent}"}
+    run = zoo("run", "--methods", "broken,gray", *SMALL, "--out", str(out), env=env, cwd=tmp_path)
+    said, _ = run.communicate(timeout=300)
+    assert run.returncode == 1, said
+    assert "broken on cmnist, seed 0 failed: RuntimeError: wrong formula" in said
+    assert len(list(out.glob("cmnist/gray/*/result.json"))) == 1
+
+
+def test_workers_import_nothing_from_where_the_user_stands(tmp_path: Path) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit('imported from where the user stands')")
+    code = "import sys; sys.argv[0] = 'debias-zoo'; from debias_zoo.cli import main; main()"
+    command = ["run", "--methods", "erm", *SMALL, "--out", str(tmp_path / "runs")]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", code, *command], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 def test_two_methods_of_one_name_are_an_error(broken_plugin: Path) -> None:
     (broken_plugin / "entry_points.txt").write_text("[debias_zoo.methods]\nlnl = broken_zoo:Broken\n")
     registry.entries.cache_clear()

@@ -86,6 +86,14 @@ def test_settings_are_merged_from_general_to_special() -> None:
     assert [plan.settings.lr for plan in plans] == [0.01, 0.005], "the recipe's rate of one stage"
 
 
+def test_a_number_of_epochs_on_the_command_line_beats_the_papers() -> None:
+    trial = one(protocol="paper", sets=[("lnl", "train.epochs", 2)])
+    assert [plan.epochs for plan in plan_stages(untrained(trial), trial.settings, trial.stages)] == [1, 1]
+    assert "set on the command line: train.epochs=2" in trial.deviations
+    trial = one(protocol="paper", sets=[("lnl", "pretrain_share", 0)])
+    assert [plan.epochs for plan in plan_stages(untrained(trial), trial.settings, trial.stages)] == [100]
+
+
 def untrained(trial: Trial) -> Method:
     """The method of a trial on Colored MNIST."""
     return build_method(trial, Task(10, 10, 1000, (3, 28, 28), (10,), (3, 8, 14, 14)))
@@ -111,6 +119,14 @@ def untrained(trial: Trial) -> Method:
         ({"datasets": ["cmnist:variance=red"]}, r"variance='red': Input should be a valid number"),
         ({"datasets": ["cmnist:0.03"]}, "'0.03' belongs to no key"),
         ({"datasets": ["cmnist:"]}, "nothing follows the colon"),
+        (
+            {"datasets": ["cmnist:variance=0.02,variance=0.03"]},
+            "'variance' is given twice; a sweep is variance=value,value",
+        ),
+        ({"sets": [("lnl", "scale", float("inf"))]}, "scale=inf: Input should be a finite number"),
+        ({"methods": ["rebias"], "sets": [("rebias", "sigma", 0)]}, "sigma=0: "),
+        ({"methods": ["rebias"], "sets": [("rebias", "biased_options", {"role": "x"})]}, "cannot work with backbone"),
+        ({"backbone": "vgg11"}, r"cannot work with backbone 'vgg11' on images of \(3, 28, 28\)"),
         ({"sets": [("lnl", "scal", 1.0)]}, r"unknown setting of method 'lnl': 'scal'; did you mean 'scale'\?"),
         ({"sets": [("lnl", "scale", -1.0)]}, r"method 'lnl': scale=-1.0: Input should be greater than or equal to 0"),
         ({"sets": [("erm", "scale", 1.0)]}, "'erm' is not among --methods lnl"),

@@ -63,7 +63,6 @@ def test_a_stage_with_epochs_of_its_own_leaves_the_rest_to_the_others() -> None:
 @pytest.mark.parametrize(
     ("settings", "own", "words"),
     [
-        (SETTINGS, {"frist": Settings()}, "no stage 'frist'; its stages: first, second"),
         (Settings(epochs=2, lr=0.1), {}, "batch_size, optimizer, momentum, weight_decay, schedule not set"),
         (Settings(batch_size=2), {}, "no number of epochs is set for small"),
     ],

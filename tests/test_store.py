@@ -141,6 +141,8 @@ def test_results_of_other_configurations_and_later_schemas_are_not_read(trial: T
     run_trial(trial, tmp_path)
     path = tmp_path / trial.folder / "result.json"
     good = json.loads(path.read_text())
+    (tmp_path / trial.folder / "config.json").unlink()
+    assert len(read_results(tmp_path)[0]) == 1, "a result does not need its config.json"
     for change, message in (
         ({"trial": {**good["trial"], "seed": 5}}, "does not belong to its configuration"),
         ({"schema_version": 99}, "has schema 99, this version reads up to 1: upgrade"),
@@ -149,6 +151,55 @@ def test_results_of_other_configurations_and_later_schemas_are_not_read(trial: T
         results, problems = read_results(tmp_path)
         assert not results
         assert message in problems[0]
+    with pytest.raises(ZooError, match="upgrade debias-zoo"):
+        run_trial(trial, tmp_path)
+    assert path.exists(), "the result of a later version was put aside"
+
+
+@pytest.mark.parametrize("change", ["another device", "another version", "another method"])
+def test_a_checkpoint_that_does_not_fit_is_put_aside(
+    change: str, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_trial(trial, tmp_path / "whole")
+    monkeypatch.setattr(Folder, "finish", None)
+    with pytest.raises(ZooError, match="not callable"):
+        run_trial(trial, tmp_path / "cut")
+    monkeypatch.undo()
+    path = tmp_path / "cut" / trial.folder / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    if change == "another device":
+        state["device"] = "cuda"
+    elif change == "another version":
+        del state["notes"]
+    else:
+        state["engine"]["method"].popitem()
+    torch.save(state, path)
+    said: list[str] = []
+    run_trial(trial, tmp_path / "cut", warn=said.append)
+    assert "the checkpoint does not fit" in said[0]
+    assert files(tmp_path / "cut", trial) == files(tmp_path / "whole", trial)
+
+
+def test_odd_paths_are_said(trial: Trial, tmp_path: Path) -> None:
+    path = tmp_path / trial.folder / "result.json"
+    path.mkdir(parents=True)
+    assert "cannot read" in read_results(tmp_path)[1][0]
+    with pytest.raises(ZooError, match="cannot read .*Is a directory"):
+        Folder(tmp_path / trial.folder).result()
+
+
+def test_names_of_one_tensor_can_be_stored(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from debias_zoo.methods.lnl import LNL
+
+    class Aliased(LNL):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.encoder = self.net.model
+
+    for module in ("grid", "runner"):
+        monkeypatch.setattr(f"debias_zoo.{module}.load_method", lambda name: Aliased)
+    run_trial(trial, tmp_path)
+    assert (tmp_path / trial.folder / "model.safetensors").exists()
 
 
 def test_unfinished_trials_are_told(trial: Trial, tmp_path: Path) -> None:

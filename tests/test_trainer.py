@@ -115,7 +115,7 @@ def test_saving_changes_no_number() -> None:
 def test_checkpoints_hold_tensors_and_plain_values_alone() -> None:
     kept: list[bytes] = []
     trained(Small, save=lambda state: kept.append(to_bytes(state)))
-    assert set(from_bytes(kept[-1])) == {"engine", "progress", "predictions", "initial", "notes"}
+    assert set(from_bytes(kept[-1])) == {"device", "engine", "progress", "predictions", "initial", "notes"}
 
 
 def test_predictions_and_curves_have_a_row_for_every_epoch_of_every_stage() -> None:
