@@ -184,7 +184,7 @@ def test_odd_paths_are_said(trial: Trial, tmp_path: Path) -> None:
     path = tmp_path / trial.folder / "result.json"
     path.mkdir(parents=True)
     assert "cannot read" in read_results(tmp_path)[1][0]
-    with pytest.raises(ZooError, match="cannot read .*Is a directory"):
+    with pytest.raises(ZooError, match=r"cannot read .*Is a directory"):
         Folder(tmp_path / trial.folder).result()
 
 
