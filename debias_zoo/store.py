@@ -130,7 +130,7 @@ def parse_result(text: str, path: Path) -> Result:
         data = json.loads(text)
         schema = data.get("schema_version") if isinstance(data, dict) else None
         if isinstance(schema, int) and schema > SCHEMA:
-            raise DamagedError(
+            raise NewerError(
                 f"result {path} has schema {schema}, this version reads up to {SCHEMA}: upgrade debias-zoo"
             )
         result = Result.model_validate(data)
