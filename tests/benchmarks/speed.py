@@ -156,14 +156,17 @@ def evaluation() -> None:
 
 
 def worker(images: int) -> None:
-    """One of two processes side by side: seconds of an epoch of LNL as published, timed on the starting signal."""
+    """One of two processes side by side: an epoch of LNL as published, begun on the starting signal."""
     torch.set_num_threads(1)
     trial = trial_of("lnl", pretrain_share=0.0, scale=0.1)
-    run = ours(trial, load_splits(trial, None)[0].head(images))
-    ours(trial, load_splits(trial, None)[0].head(10 * BATCH))()
+    train = load_splits(trial, None)[0].head(images)
+    ours(trial, train.head(10 * BATCH))()
+    engine, plan = prepared(trial, train)
+    trainer = Trainer(engine, [plan], train, {}, 0, save=lambda state: None, report=lambda state: None)
     print("ready", flush=True)
     sys.stdin.readline()
-    print(run(), flush=True)
+    trainer.fit()
+    print("done", flush=True)
 
 
 def side_by_side(images: int, processes: int = 2) -> float:
