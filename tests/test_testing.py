@@ -23,6 +23,13 @@ def test_methods_keep_the_contract(check: Check) -> None:
     assert verdict.ok, verdict.reason
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", entries("method"))
+def test_methods_keep_the_contract_on_a_residual_network(name: str) -> None:
+    verdicts = check_method(load_method(name), backbone="resnet18", size=32)
+    assert all(verdict.ok for verdict in verdicts), [verdict for verdict in verdicts if not verdict.ok]
+
+
 @pytest.mark.parametrize("name", CHECKS)
 def test_every_check_says_what_failing_means(name: str) -> None:
     about = " ".join(next(check for check in method_checks(Sound) if check.name == name).about.split())
