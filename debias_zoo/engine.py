@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from .dataset import IGNORED, Split
 from .errors import ZooError
-from .method import Batch, Clock, Method, Optim, Update
+from .method import IGNORE_INDEX, Batch, Clock, Method, Optim, Update
 from .protocol import Settings
 
 EVAL_BATCH = 128  # larger ones leave the processor's cache: 1000 takes half as long again
-IGNORE_INDEX = -100
 
 
 class DeviceSplit:

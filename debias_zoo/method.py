@@ -18,6 +18,7 @@ from .backbones import Backbone
 from .protocol import Recipe, Settings
 
 __all__ = [
+    "IGNORE_INDEX",
     "Backbone",
     "Backbones",
     "Batch",
@@ -36,6 +37,10 @@ __all__ = [
     "Weights",
     "setting",
 ]
+
+
+IGNORE_INDEX = -100
+"""The value of a dense bias label that gives no loss."""
 
 
 @dataclass(frozen=True)

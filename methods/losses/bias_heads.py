@@ -12,11 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from debias_zoo.errors import ZooError
-from debias_zoo.method import Batch, Task
+from debias_zoo.method import IGNORE_INDEX, Batch, Task
 
 from .precision import wide
-
-IGNORE_INDEX = -100
 
 
 class DenseHeads(nn.Module):
