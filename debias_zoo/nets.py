@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .torchvision_guard import import_timm
@@ -109,6 +110,37 @@ class MaxPool(nn.MaxPool2d):
         return pooled
 
 
+class InputStage(nn.Sequential):
+    """Batch norm of the image, then a convolution and what follows it; no gradient of the image is needed.
+
+    The norm's scale and shift are put into the convolution, the shift as the weights of a further channel of ones:
+
+        W * (gamma x^ + beta) = [W gamma, sum_c W beta] * [x^, 1]
+
+    (zero padding pads the ones as well, so that borders come out the same). Their gradients then follow from that of
+    the weights, and the gradient with respect to the convolution's input, a third of a step, is not computed.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> what the last module gives."""
+        norm, conv, *rest = self
+        if not (isinstance(norm, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d)):
+            raise TypeError("an input stage begins with a batch norm and a convolution")
+        if norm.training and norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+        x = F.batch_norm(
+            x, norm.running_mean, norm.running_var, None, None, norm.training, norm.momentum or 0.1, norm.eps
+        )
+        x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)  # (B, C + 1, H, W)
+        scaled = conv.weight * norm.weight.view(1, -1, 1, 1)
+        shift = (conv.weight * norm.bias.view(1, -1, 1, 1)).sum(1, keepdim=True)
+        weight = torch.cat([scaled, shift], 1).contiguous(memory_format=torch.channels_last)
+        x = F.conv2d(x, weight, conv.bias, conv.stride, conv.padding)
+        for module in rest:
+            x = module(x)
+        return x
+
+
 def _without_timm_extras(options: dict[str, Any], net: str) -> dict[str, Any]:
     """``options`` without what timm passes to every model; weights of these nets cannot be downloaded."""
     if options.pop("pretrained", False):
@@ -131,7 +163,7 @@ def lnl_convnet(num_classes: int = 10, in_chans: int = 3, **options: Any) -> Sta
         size, _ = conv.kernel_size
         nn.init.normal_(conv.weight, 0.0, math.sqrt(2.0 / (size * size * conv.out_channels)))
     stages = [
-        nn.Sequential(nn.BatchNorm2d(in_chans), conv1, MaxPool(), nn.ReLU(inplace=True)),
+        InputStage(nn.BatchNorm2d(in_chans), conv1, MaxPool(), nn.ReLU(inplace=True)),
         nn.Sequential(conv2, nn.ReLU(inplace=True)),
         nn.Sequential(conv3, nn.ReLU(inplace=True)),
         nn.Sequential(conv4, nn.ReLU(inplace=True)),

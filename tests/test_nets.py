@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from debias_zoo.backbones import BackboneFactory
-from debias_zoo.nets import MaxPool
+from debias_zoo.nets import InputStage, MaxPool
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 28, 28), (1, 2, 7, 9), (2, 1, 1, 5), (1, 1, 2, 2)])
@@ -45,3 +46,24 @@ def test_networks_of_a_seed_and_role_start_alike() -> None:
     assert torch.equal(first(0, "main"), first(0, "main"))
     assert not torch.equal(first(0, "main"), first(1, "main"))
     assert not torch.equal(first(0, "main"), first(0, "biased"))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_input_stage_is_its_modules_one_after_the_other(training: bool) -> None:
+    torch.manual_seed(0)
+    stage = InputStage(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 5, padding=2), nn.ReLU()).double().train(training)
+    plain = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 5, padding=2), nn.ReLU()).double().train(training)
+    norm = stage[0]
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2.0), norm.bias.normal_(), norm.running_mean.normal_(), norm.running_var.add_(1.0)
+    plain.load_state_dict(stage.state_dict())
+    image = torch.rand(4, 3, 9, 7, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 4, 9, 7, dtype=torch.float64)
+    found = []
+    for net in (stage, plain):
+        out = net(image)
+        found.append([out, *torch.autograd.grad((out * weight).sum(), [image, *net.parameters()])])
+    for own, other in zip(*found, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-10)
+    for own, other in zip(stage.state_dict().values(), plain.state_dict().values(), strict=True):
+        torch.testing.assert_close(own, other)

@@ -142,7 +142,7 @@ def overhead(count: int, images: int) -> None:
 def evaluation() -> None:
     """The share of one epoch's time that evaluating all splits takes; one thread."""
     torch.set_num_threads(1)
-    for name in ("erm", "lnl"):
+    for name in ("lnl", "blindeye", "rebias", "erm"):
         trial = trial_of(name)
         train, evals = load_splits(trial, None)
         engine, plan = prepared(trial, train)
