@@ -21,6 +21,7 @@ from . import nets  # noqa: E402, F401  (registers the papers' nets)
 
 NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "bytes": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),  # LfF divides by 255 once more, after ToTensor has done so
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "cifar": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

@@ -54,11 +54,12 @@ class DeviceSplit:
             bias_map = bins.masked_fill_(bins == IGNORED, IGNORE_INDEX)
         return Batch(self.image(rows), self.labels.index_select(0, rows), bias, bias_map, rows, generator)
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        """The split in its own order, ``size`` images at a time; the last batch may be smaller."""
+    def batches(self, size: int, every: int = 1) -> Iterator[Batch]:
+        """Every ``every``-th image in the split's own order, ``size`` at a time; the last batch may be smaller."""
         generator = torch.Generator(self.device).manual_seed(0)
-        for start in range(0, len(self), size):
-            yield self.batch(torch.arange(start, min(start + size, len(self)), device=self.device), generator)
+        rows = torch.arange(0, len(self), every, device=self.device)
+        for start in range(0, len(rows), size):
+            yield self.batch(rows[start : start + size], generator)
 
 
 class Engine:

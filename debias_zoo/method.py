@@ -235,8 +235,8 @@ class View(Protocol):
         """int64 (N,), or None behind the annotation firewall."""
         ...
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        """The split in its own order, ``size`` images at a time."""
+    def batches(self, size: int, every: int = 1) -> Iterator[Batch]:
+        """The split in its own order, ``size`` images at a time; or only every ``every``-th image."""
         ...
 
 

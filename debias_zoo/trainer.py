@@ -125,7 +125,7 @@ class Trainer:
         self.engine, self.method, self.plans, self.seed = engine, engine.method, plans, seed
         self.train = DeviceSplit(train, engine.device, self.method.sees_bias)
         self.evals = {name: DeviceSplit(split, engine.device, False) for name, split in evals.items()}
-        self._val = evals.get("val")
+        self._val = evals.get("val_unbiased", evals.get("val")) if self.method.needs_val_bias else evals.get("val")
         self.save, self.report = save, report
         self.progress = Progress()
         self.predictions: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in evals}
@@ -259,7 +259,10 @@ class Trainer:
         self._save()
 
     def _call_finish(self) -> None:
-        """``finish`` with the validation split; its bias labels only for methods that declare to need them."""
+        """``finish`` with the validation split.
+
+        Methods that declare to need its bias labels see them, and get the unbiased validation split where there is one.
+        """
         val = self._val
         if val is None and self.method.needs_val_bias:
             raise ZooError(f"{self.method.name} needs a validation split with bias labels")

@@ -23,10 +23,10 @@ from debias_zoo.method import (
     setting,
 )
 
-from .erm import BASELINE
 from .losses.bias_heads import bias_loss, bias_predictor, uniform_cross_entropy
 from .losses.precision import wide
 from .losses.unlearning import unlearning_optimizers, unlearning_stages
+from .schedules import LNL_CMNIST
 
 
 class BlindEye(Method):
@@ -89,7 +89,7 @@ class BlindEye(Method):
             source="LNL's comparison: its net, heads and schedule; no code of its BlindEye exists",
             backbone="lnl_convnet",
             normalize="cifar",
-            settings=BASELINE,
+            settings=LNL_CMNIST,
             stages={"pretrain": Settings(epochs=100, lr=0.01), "unlearn": Settings(epochs=100, lr=0.001)},
             deviations=("alpha and the learning rate of h are not published",),
         ),

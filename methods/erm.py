@@ -5,22 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from debias_zoo.method import Batch, Clock, Method, Paper, Recipe, Settings
+from debias_zoo.method import Batch, Clock, Method, Paper, Recipe
 
 from .losses.precision import wide
-
-BASELINE = Settings(
-    epochs=100,
-    batch_size=128,
-    optimizer="sgd",
-    lr=0.01,
-    momentum=0.9,
-    weight_decay=5e-4,
-    schedule="step",
-    step_epochs=40,
-    gamma=0.1,
-)
-"""LNL's baseline on Colored MNIST (authors' ``option.py``, ``baseline_train.sh``)."""
+from .schedules import LNL_CMNIST
 
 
 class ERM(Method):
@@ -42,7 +30,7 @@ class ERM(Method):
             source="Baseline of LNL: feidfoe/learning-not-to-learn, baseline_train.sh, option.py",
             backbone="lnl_convnet",
             normalize="cifar",
-            settings=BASELINE,
+            settings=LNL_CMNIST,
         ),
     )
 

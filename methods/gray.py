@@ -7,8 +7,8 @@ from torch import Tensor
 
 from debias_zoo.method import Batch, Clock, Method, Paper, Recipe
 
-from .erm import BASELINE
 from .losses.precision import wide
+from .schedules import LNL_CMNIST
 
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601 weights of red, green and blue; the paper does not say which it used."""
@@ -41,7 +41,7 @@ class Gray(Method):
             source="Gray of LNL, trained like its baseline: feidfoe/learning-not-to-learn, baseline_train.sh",
             backbone="lnl_convnet",
             normalize="cifar",
-            settings=BASELINE,
+            settings=LNL_CMNIST,
         ),
     )
 

@@ -24,11 +24,11 @@ from debias_zoo.method import (
     setting,
 )
 
-from .erm import BASELINE
 from .losses.bias_heads import bias_loss, bias_predictor, negative_entropy
 from .losses.grl import reverse_gradient
 from .losses.precision import wide
 from .losses.unlearning import unlearning_optimizers, unlearning_stages
+from .schedules import LNL_CMNIST
 
 AUTHORS = "authors' trainer.py"
 
@@ -38,7 +38,7 @@ PAPER_RECIPE = Recipe(
     source="feidfoe/learning-not-to-learn: option.py, baseline_train.sh, train.sh",
     backbone="lnl_convnet",
     normalize="cifar",
-    settings=BASELINE,
+    settings=LNL_CMNIST,
     stages={"pretrain": Settings(epochs=100, lr=0.01), "unlearn": Settings(epochs=100, lr=0.001)},
     deviations=(
         "the authors restore the pre-trained optimizer's state with its decayed rate for one epoch",

@@ -18,7 +18,6 @@ from debias_zoo.method import (
     Optim,
     Paper,
     Recipe,
-    Settings,
     Stage,
     Task,
     Update,
@@ -28,6 +27,7 @@ from debias_zoo.method import (
 
 from .losses.hsic import median_sigma, rbf_kernel, unbiased_hsic
 from .losses.precision import wide
+from .schedules import REBIAS_MNIST
 
 SIGMA_BATCH = 256
 
@@ -52,7 +52,7 @@ class ReBias(Method):
     """
 
     name = "rebias"
-    version = 1
+    version = 2
     knows_bias_kind = True
     min_batch = 4
     moves_buffers = {"biased": ("net.",), "debiased": ("biased.",)}
@@ -94,17 +94,7 @@ class ReBias(Method):
             backbone="simple_convnet",
             backbone_options={"kernel": 7},
             normalize="half",
-            settings=Settings(
-                epochs=80,
-                batch_size=256,
-                optimizer="adam",
-                lr=1e-3,
-                momentum=0.9,
-                weight_decay=1e-4,
-                schedule="step",
-                step_epochs=20,
-                gamma=0.1,
-            ),
+            settings=REBIAS_MNIST,
             config={"sigma": 1.0},
             deviations=("the paper's data set is Biased-MNIST, coloured in the background",),
         ),
@@ -150,9 +140,8 @@ class ReBias(Method):
     def _estimate_sigma(self, train: View) -> None:
         if self.config.sigma != "median":
             return
-        wanted = max(1, round(self.config.sigma_share * len(train.labels) / SIGMA_BATCH))
         own, theirs = [], []
-        for _, batch in zip(range(wanted), train.batches(SIGMA_BATCH), strict=False):
+        for batch in train.batches(SIGMA_BATCH, every=max(1, round(1.0 / self.config.sigma_share))):
             own.append(self.net.features(batch.image))
             theirs.append(self.biased.features(batch.image))
         self.sigma.copy_(torch.stack([median_sigma(own), median_sigma(theirs)]).clamp(min=1e-6))

@@ -212,6 +212,13 @@ def test_images_are_floats_between_0_and_1_and_ignored_pixels_are_marked() -> No
     assert bool(marked.any())
 
 
+def test_a_view_gives_every_so_manieth_image_in_order() -> None:
+    view = DeviceSplit(uneven_split(0, 12), torch.device("cpu"), see_bias=True)
+    rows = [batch.index.tolist() for batch in view.batches(4, every=5)]
+    assert [row for part in rows for row in part] == list(range(0, len(view), 5))
+    assert {len(part) for part in rows[:-1]} == {4}
+
+
 # --- the firewall
 
 

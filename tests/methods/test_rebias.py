@@ -120,12 +120,13 @@ def test_without_its_outer_term_rebias_is_erm() -> None:
 
 
 class _View:
-    labels = torch.zeros(24, dtype=torch.long)
+    labels = torch.zeros(8, dtype=torch.long)
     biases = None
+    asked: list[int] = []
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        for seed in range(3):
-            yield make_batch(8, seed)
+    def batches(self, size: int, every: int = 1) -> Iterator[Batch]:
+        self.asked.append(every)
+        yield make_batch(8, 0)
 
 
 def test_radii_are_the_medians_of_each_network() -> None:
@@ -138,3 +139,10 @@ def test_radii_are_the_medians_of_each_network() -> None:
     fixed = make_method("rebias", sigma=1.0)
     fixed.start_stage(fixed.stages()[0], _View())
     assert fixed.sigma.tolist() == [1.0, 1.0]
+
+
+def test_radii_are_estimated_on_images_from_all_over_the_split() -> None:
+    view = _View()
+    with torch.no_grad():
+        make_method("rebias", sigma_share=0.05).eval().end_epoch(clock(), view)
+    assert view.asked[-1] == 20, "the first images of a file may be of one class"

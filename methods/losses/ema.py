@@ -1,0 +1,43 @@
+"""A running mean of each training image's loss, and LfF's relative difficulty (Nam et al., NeurIPS 2020)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+TINY = 1e-8
+
+
+class PerSampleEMA(nn.Module):
+    """For every training image the exponential moving average of a loss, which starts at the first loss seen.
+
+    Args:
+        size: training images. alpha: weight of the past.
+    """
+
+    value: Tensor
+    label: Tensor
+
+    def __init__(self, size: int, alpha: float = 0.7) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.register_buffer("value", torch.zeros(size))
+        self.register_buffer("label", torch.full((size,), -1))  # of images seen so far
+
+    def update(self, losses: Tensor, label: Tensor, index: Tensor) -> None:
+        """Take in the losses (B,) of the images with these labels (B,) and rows (B,)."""
+        losses = losses.detach().to(self.value.dtype)
+        averaged = torch.lerp(losses, self.value[index], self.alpha)
+        self.value[index] = torch.where(self.label[index] < 0, losses, averaged)
+        self.label[index] = label
+
+    def relative(self, label: Tensor, index: Tensor, classes: int) -> Tensor:
+        """(B,) in [0, 1]: the averages of these images, over the largest one of their class in the training split."""
+        largest = torch.zeros(classes + 1, dtype=self.value.dtype, device=self.value.device)
+        largest = largest.scatter_reduce(0, self.label + 1, self.value, "amax")  # those never seen share cell 0
+        return self.value[index] / largest[label + 1].clamp(min=TINY)
+
+
+def relative_difficulty(biased: Tensor, debiased: Tensor) -> Tensor:
+    """LfF's weight of an image: loss of the biased network over the sum of both, each relative to its class. (B,)."""
+    return biased / (biased + debiased + TINY)
