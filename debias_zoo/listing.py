@@ -101,8 +101,37 @@ def details(name: str) -> dict[str, Any]:
     for row in backbones():
         if row["name"] == name:
             return {"kind": "backbone", **row}
+    if found := _timm_details(name):
+        return found
     known = [*entries("method"), *entries("dataset"), *(row["name"] for row in backbones())]
-    raise unknown("name", name, known)
+    raise unknown("name", name, known, "any timm model can be shown as well")
+
+
+def _timm_details(name: str) -> dict[str, Any]:
+    """A timm model at the image size of its pretrained weights; empty for a name that timm does not know."""
+    import torch
+
+    from .backbones import Backbone  # first: it makes timm importable beside any torchvision
+
+    import timm  # isort: skip
+
+    if not timm.is_model(name):
+        return {}
+    cfg = timm.get_pretrained_cfg(name)
+    shape = (3, *cfg.input_size[1:]) if cfg is not None else (3, 224, 224)
+    with torch.device("meta"):
+        net = Backbone(name, 0, shape)
+        taps = [" x ".join(map(str, net.tap_shape(k))) for k in range(net.taps)]
+    return {
+        "kind": "backbone",
+        "name": name,
+        "about": f"A timm model; figures for images of {shape[1]} x {shape[2]} pixels.",
+        "origin": "timm",
+        "weights": sum(p.numel() for p in net.parameters()),
+        "features": net.dim,
+        "taps": taps,
+        "default_tap": net.default_tap,
+    }
 
 
 def _method_details(name: str) -> dict[str, Any]:

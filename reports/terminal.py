@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator
 
 from rich import box
@@ -35,8 +36,11 @@ _NARROW_TITLES = {
 
 _NARROW_LEVELS = dict(zip(LEVELS, ("none", "select", "train"), strict=True))
 
-_LAYOUTS = ((False, 2), (True, 1), (True, 0))
-"""Whether it is narrow, and further spaces after a column: the first that fits is taken."""
+_DISPENSABLE = ("Seconds", "Gap", "Published", "Bias-aligned", "Unbiased", "Bias-conflicting")
+"""Columns that are left out, in this order, where even the narrow form does not fit."""
+
+_LAYOUTS = ((False, 2, 0), (True, 1, 0), *((True, 0, left_out) for left_out in range(len(_DISPENSABLE) + 1)))
+"""Whether it is narrow, further spaces after a column, and columns left out: the first that fits is taken."""
 
 _LEGIBLE = 72
 """The caption is at least so many characters wide, where there is room."""
@@ -53,8 +57,9 @@ class TerminalTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         plain = console.color_system is None
-        for narrow, gap in _LAYOUTS:
-            grids = [self._grid(block, plain, narrow, gap) for block in self.table.blocks]
+        for narrow, gap, count in _LAYOUTS:
+            left_out = [title for title in _DISPENSABLE if title in self._titles()][:count]
+            grids = [self._grid(block, plain, narrow, gap, left_out) for block in self.table.blocks]
             roomy = options.update(max_width=_NO_LIMIT)
             width = max((Measurement.get(console, roomy, grid).maximum for grid in grids), default=options.max_width)
             if width <= options.max_width:
@@ -63,21 +68,26 @@ class TerminalTable:
             if len(grids) > 1:
                 yield Text(f"\n{block.title}", style="bold")
             yield grid
-        for line in ["", *self._below(plain, narrow)]:
+        for line in ["", *self._below(plain, narrow, left_out)]:
             yield Text("\n").join(Text(line).wrap(console, min(max(width, _LEGIBLE), options.max_width)))
 
-    def _grid(self, block: Block, plain: bool, narrow: bool, gap: int) -> Grid:
+    def _titles(self) -> list[str]:
         titles = ["Method", *TITLES.values(), "Supervision", "Seconds"]
         if self.table.has_published:
             titles.insert(2, "Published")
+        return titles
+
+    def _grid(self, block: Block, plain: bool, narrow: bool, gap: int, left_out: list[str]) -> Grid:
         grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
-        for title in titles:
+        kept = [title not in left_out for title in self._titles()]
+        for title in itertools.compress(self._titles(), kept):
             left = title in {"Method", "Supervision"}
             text = _NARROW_TITLES.get(title, title) if narrow else title
             grid.add_column(Text(text), justify="left" if left else "right", no_wrap=not left, overflow="fold")
         for level, rows in block.groups():
             for row in rows:
-                grid.add_row(*self._cells(row, level, plain, narrow), end_section=row is rows[-1])
+                cells = itertools.compress(self._cells(row, level, plain, narrow), kept)
+                grid.add_row(*cells, end_section=row is rows[-1])
         return grid
 
     def _cells(self, row: Row, level: str, plain: bool, narrow: bool) -> list[Text]:
@@ -95,11 +105,13 @@ class TerminalTable:
             text.append(f"\n{name.setting}" if narrow else f" ({name.setting})", style="dim")
         return text
 
-    def _below(self, plain: bool, narrow: bool) -> Iterator[str]:
+    def _below(self, plain: bool, narrow: bool, left_out: list[str]) -> Iterator[str]:
         yield " ".join(caption(self.table, *((f"marked {_BEST}", f"marked {_SECOND}") if plain else _STYLED)))
         if narrow and self.table.rows:
             there = [level for level in LEVELS if any(row.supervision.level == level for row in self.table.rows)]
             yield "Supervision: " + ", ".join(f"{_NARROW_LEVELS[level]} = {level}" for level in there) + "."
+        if left_out:
+            yield f"Left out for want of width: {', '.join(left_out)}; a wider terminal, or --format csv, has them."
         for mark, text in self._notes.legend():
             yield f"{_mark(mark)} {text}"
         problems = self._notes.problems()

@@ -311,6 +311,12 @@ def test_show(name: str) -> None:
         assert "paper on cmnist: feidfoe/learning-not-to-learn" in shown.output
 
 
+def test_show_a_timm_model() -> None:
+    shown = invoke("show", "resnet18").output
+    assert "taps: 64 x 112 x 112, 64 x 56 x 56, 128 x 28 x 28" in shown
+    assert "weights: 11176512" in shown
+
+
 def test_show_unknown() -> None:
     assert "unknown name 'cmnits'; did you mean 'cmnist'?" in invoke("show", "cmnits").output
 

@@ -93,3 +93,13 @@ def test_blocks_have_titles() -> None:
 @pytest.mark.parametrize("width", [1, 20, 40])
 def test_no_width_is_too_small_to_print(width: int) -> None:
     assert shown(build_table(paper_table()), width)
+
+
+@pytest.mark.parametrize("width", [60, 50, 40])
+def test_a_narrow_terminal_keeps_the_methods_and_says_what_is_left_out(width: int) -> None:
+    text = shown(build_table(paper_table()), width)
+    lines = text.splitlines()
+    assert max(len(line) for line in lines) <= width
+    assert any(line.startswith("lnl_adaptive‡") for line in lines)
+    assert "Worst-" in text
+    assert "Left out for want of width: Seconds" in text
