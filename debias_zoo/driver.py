@@ -9,10 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
+from .devices import cores, default_precision, pick_device
 from .errors import ZooError
 from .estimate import expected_seconds, makespan
 from .executors import LocalExecutor
-from .grid import Grid, Request, build_grid, cores, default_precision, parse_set, pick_device
+from .grid import Grid, Request, build_grid, parse_set
 from .progress import make_view
 from .reports.table import build_table
 from .reports.terminal import render_rich

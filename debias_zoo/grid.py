@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ValidationError
 
-from .backbones import BackboneFactory
+from .assembly import dataset_of
 from .dataset import BiasDataset
 from .errors import ZooError, unknown
-from .method import Method, Recipe, Task
+from .feasibility import bias_warnings, dry_run
+from .method import Method, Need, Recipe
 from .protocol import TRAIN, Settings, protocol
 from .registry import load_dataset, load_method
-from .seeds import seed_for
-from .trainer import plan_stages
 from .trial import Supervision, Trial
 
 
@@ -81,7 +77,7 @@ def build_grid(request: Request) -> Grid:
     for trial in unlike.values():
         method = dry_run(trial, request.root)
         _check_stages(method, request)
-        grid.warnings += _bias_warnings(method, dataset_of(trial), request.root)
+        grid.warnings += bias_warnings(method, dataset_of(trial), request.root)
     return grid
 
 
@@ -140,10 +136,7 @@ def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, con
         stages[stage] = found.over(stages.get(stage, every))
     if every != Settings():
         stages[TRAIN] = every
-    needs = {
-        role: make_trial(need.method, dataset, seed, request, dict(need.config))
-        for role, need in cls.needs(checked).items()
-    }
+    needs = {role: _needed(name, role, need, dataset, seed, request) for role, need in cls.needs(checked).items()}
     return Trial(
         method=name,
         method_version=cls.version,
@@ -167,6 +160,14 @@ def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, con
         source=recipe.source,
         deviations=(*recipe.deviations, *_changed(cls, request)),
     )
+
+
+def _needed(name: str, role: str, need: Need, dataset: BiasDataset, seed: int, request: Request) -> Trial:
+    """The trial whose network method ``name`` is handed."""
+    try:
+        return make_trial(need.method, dataset, seed, request, dict(need.config))
+    except ZooError as error:
+        raise ZooError(f"method {name!r} needs a trained {need.method!r} as its {role}: {error}") from error
 
 
 def _changed(cls: type[Method], request: Request) -> list[str]:
@@ -252,118 +253,3 @@ def _sorted_sets(cls: type[Method], request: Request) -> tuple[dict[str, Any], S
         for stage, values in settings.items()
     }
     return config, checked.pop(TRAIN, Settings()), checked
-
-
-def dataset_of(trial: Trial) -> BiasDataset:
-    """The data set of a trial, with its parameters."""
-    cls = load_dataset(trial.dataset)
-    return cls(cls.Params.model_validate(trial.params))
-
-
-def build_method(trial: Trial, task: Any, teachers: dict[str, Any] | None = None) -> Method:
-    """The method of a trial with its initial weights, on the current default device."""
-    cls = load_method(trial.method)
-    factory = BackboneFactory(
-        trial.backbone,
-        task.classes,
-        task.image_shape,
-        trial.normalize,
-        trial.seed,
-        trial.backbone_options,
-        teachers,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(trial.seed, "method", "heads"))
-        return cls(factory, task, cls.Config.model_validate(trial.config))
-
-
-def dry_run(trial: Trial, root: Path | None) -> Method:
-    """Build a trial's method without data, so that what cannot work is said before any work."""
-    dataset = dataset_of(trial)
-    card, cls = dataset.card, load_method(trial.method)
-    counts = tuple((1,) * len(card.biases) for _ in card.classes)
-    shown = Task(len(card.classes), len(card.biases), 1000, card.image_shape, card.bias_parts, card.bias_map, counts)
-    if cls.sees_bias and len(card.biases) < 2:
-        raise ZooError(f"method {cls.name!r} needs bias labels; data set {dataset.name!r} has none")
-    if cls.needs_val_bias and "val" not in card.eval_splits:
-        raise ZooError(f"method {cls.name!r} needs a validation split; data set {dataset.name!r} is asked for none")
-    if cls.needs_conflicting and not _has_conflicting(dataset, root):
-        raise ZooError(
-            f"method {cls.name!r} needs bias-conflicting training images; in {dataset.name!r} every training image of "
-            "a class has one bias"
-        )
-    teachers = {role: _untrained(needed, shown) for role, needed in trial.needs.items()}
-    task = shown if cls.sees_bias else shown.hidden()
-    try:
-        method = build_method(trial, task, teachers)
-        with torch.no_grad():
-            copy.deepcopy(method).to("meta").eval().predict(torch.zeros(2, *task.image_shape, device="meta"))
-    except ZooError:
-        raise
-    except Exception as error:  # a method or a network may raise anything
-        raise ZooError(
-            f"method {cls.name!r} cannot work with backbone {trial.backbone!r} on images of {task.image_shape}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    for plan in plan_stages(method, trial.settings, trial.stages):
-        if (plan.settings.batch_size or 0) < cls.min_batch:
-            raise ZooError(
-                f"method {cls.name!r} needs batches of at least {cls.min_batch}; got {plan.settings.batch_size} in "
-                f"stage {plan.stage.name!r}"
-            )
-    return method
-
-
-def _untrained(trial: Trial, task: Any) -> Method:
-    teachers = {role: _untrained(needed, task) for role, needed in trial.needs.items()}
-    cls = load_method(trial.method)
-    return build_method(trial, task if cls.sees_bias else task.hidden(), teachers)
-
-
-def _has_conflicting(dataset: BiasDataset, root: Path | None) -> bool:
-    split = dataset.load(root, "train")
-    counts = split.group_counts(len(dataset.card.classes), len(dataset.card.biases))
-    return counts is None or bool(((counts > 0).sum(1) > 1).any())
-
-
-def _bias_warnings(method: Method, dataset: BiasDataset, root: Path | None) -> list[str]:
-    """A categorical adversary on data where the bias is the label would unlearn the label."""
-    net = getattr(method, "net", None)
-    dense = dataset.card.bias_map is not None and (net is None or len(net.tap_shape()) == 3)
-    if not method.sees_bias or dense or _has_conflicting(dataset, root):
-        return []
-    return [
-        f"{method.name} on {dataset.name}: every training image of a class has one bias, so an adversary on the bias "
-        "label unlearns the label itself"
-    ]
-
-
-def default_precision(device: str) -> str:
-    """bf16 where the processor computes in it, else fp32."""
-    if device == "cpu":
-        return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
-    if device.startswith("cuda"):
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "fp32"
-
-
-def pick_device(text: str) -> str:
-    """``auto`` as what there is; anything else checked."""
-    if text == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, _, index = text.partition(":")
-    if kind == "cpu" and not index:
-        return text
-    if kind == "mps" and not index and torch.backends.mps.is_available():
-        return text
-    if kind == "cuda" and (index or "0").isdecimal() and int(index or 0) < torch.cuda.device_count():
-        return text
-    there = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
-    raise ZooError(f"device {text!r} is not here; this machine has: {', '.join(there)}; or say auto")
-
-
-def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

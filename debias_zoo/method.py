@@ -248,6 +248,8 @@ class Method(nn.Module):
     """Raised when a mended method changes numbers."""
     sees_bias: ClassVar[bool] = False
     """Reads bias labels of the training split."""
+    reads_bias_map: ClassVar[bool] = False
+    """Is handed dense bias labels, where the data set offers them; needs ``sees_bias``."""
     needs_val_bias: ClassVar[bool] = False
     """Reads bias labels of the validation split while training."""
     knows_bias_kind: ClassVar[bool] = False

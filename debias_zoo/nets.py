@@ -194,19 +194,23 @@ def mlp(
     num_classes: int = 10,
     in_chans: int = 3,
     depth: int = 3,
-    width: int = 100,
+    width: int | Sequence[int] = 100,
     img_size: tuple[int, int] = (28, 28),
     **options: Any,
 ) -> StagedNet:
-    """A multi-layer perceptron on the flattened image: ``depth`` hidden layers of ``width`` units with ReLU."""
+    """A multi-layer perceptron on the flattened image: ``depth`` hidden layers of ``width`` units with ReLU.
+
+    A list of widths, one for each hidden layer, stands for both.
+    """
     _refuse(_without_timm_extras(options, "mlp"), "mlp")
+    widths = [width] * depth if isinstance(width, int) else list(width)
     inputs = in_chans * img_size[0] * img_size[1]
     stages: list[nn.Module] = []
-    for k in range(depth):
-        linear = nn.Linear(inputs if k == 0 else width, width)
-        flatten: list[nn.Module] = [nn.Flatten()] if k == 0 else []
+    for k, units in enumerate(widths):
+        linear = nn.Linear(widths[k - 1] if k else inputs, units)
+        flatten: list[nn.Module] = [] if k else [nn.Flatten()]
         stages.append(nn.Sequential(*flatten, linear, nn.ReLU(inplace=True)))
-    return StagedNet(stages, [width] * depth, num_classes)
+    return StagedNet(stages, widths, num_classes)
 
 
 def _refuse(options: dict[str, Any], net: str) -> None:

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from . import __version__
+from .assembly import build_method, dataset_of
 from .dataset import Card, Split
 from .engine import Engine
 from .errors import ZooError
-from .grid import build_method, dataset_of
 from .metrics import group_metrics
 from .registry import load_method
 from .store import Folder

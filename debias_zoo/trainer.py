@@ -123,7 +123,8 @@ class Trainer:
         report: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.engine, self.method, self.plans, self.seed = engine, engine.method, plans, seed
-        self.train = DeviceSplit(train, engine.device, self.method.sees_bias)
+        shown = train if self.method.reads_bias_map else replace(train, bias_map=None)
+        self.train = DeviceSplit(shown, engine.device, self.method.sees_bias)
         self.evals = {name: DeviceSplit(split, engine.device, False) for name, split in evals.items()}
         self._val = evals.get("val_unbiased", evals.get("val")) if self.method.needs_val_bias else evals.get("val")
         self.save, self.report = save, report

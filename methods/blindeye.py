@@ -49,6 +49,7 @@ class BlindEye(Method):
     name = "blindeye"
     version = 1
     sees_bias = True
+    reads_bias_map = True
     moves_buffers = {"recognise": ("net.",)}
     paper = Paper(
         title="Turning a Blind Eye: Explicit Removal of Biases and Variation from Deep Neural Network Embeddings",

@@ -68,6 +68,7 @@ class LNL(Method):
     name = "lnl"
     version = 1
     sees_bias = True
+    reads_bias_map = True
     moves_buffers = {"classify": ("bias.",)}
     paper = Paper(
         title="Learning Not to Learn: Training Deep Neural Networks with Biased Data",

@@ -12,18 +12,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from debias_zoo import registry
+from debias_zoo.assembly import build_method
 from debias_zoo.dataset import BiasDataset, Card, Split
 from debias_zoo.datasets.cmnist import ColoredMNIST
+from debias_zoo.devices import default_precision, pick_device
 from debias_zoo.errors import ZooError
-from debias_zoo.grid import (
-    Request,
-    build_grid,
-    build_method,
-    default_precision,
-    parse_datasets,
-    parse_set,
-    pick_device,
-)
+from debias_zoo.grid import Request, build_grid, parse_datasets, parse_set
 from debias_zoo.method import Backbones, Batch, Clock, Method, Need, Optim, Task, setting
 from debias_zoo.methods.erm import ERM
 from debias_zoo.registry import load_method
@@ -188,16 +183,15 @@ def test_devices() -> None:
 
 
 def test_every_recipe_builds() -> None:
-    from debias_zoo.grid import dry_run
-    from debias_zoo.registry import entries
-
-    for name in entries("method"):
-        for recipe in load_method(name).recipes:
-            request = Request([name], [f"{recipe.dataset}:val=0"], protocol=recipe.protocol)
-            (trial,) = build_grid(request).trials.values()
-            dry_run(trial, None)
-            assert trial.source == recipe.source
-            assert not trial.settings.missing()
+    for name in registry.entries("method"):
+        cls = load_method(name)
+        for recipe in cls.recipes:
+            if recipe.dataset in registry.entries("dataset"):
+                dataset = recipe.dataset if cls.needs_val_bias else f"{recipe.dataset}:val=0"
+                grid = build_grid(Request([name], [dataset], protocol=recipe.protocol))
+                trial = grid.trials[grid.asked[0]]
+                assert trial.source == recipe.source
+                assert not trial.settings.missing()
 
 
 class Unlabelled(BiasDataset):
@@ -217,9 +211,15 @@ class Unlabelled(BiasDataset):
         return Split(random.integers(0, 255, (40, 28, 28, 3), np.uint8), np.arange(40) % 10)
 
 
+def register(monkeypatch: pytest.MonkeyPatch, *classes: Any) -> None:
+    """As if entry points named these classes too."""
+    load, own = registry._load, {cls.name: cls for cls in classes}
+    monkeypatch.setattr(registry, "_load", lambda kind, name: own.get(name) or load(kind, name))
+
+
 @pytest.fixture
 def unlabelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("debias_zoo.grid.load_dataset", lambda name: Unlabelled)
+    register(monkeypatch, Unlabelled)
 
 
 @pytest.mark.usefixtures("unlabelled")
@@ -242,14 +242,52 @@ def test_what_a_method_needs_is_asked_of_the_data(monkeypatch: pytest.MonkeyPatc
         name = "selecting"
         needs_val_bias = True
 
-    own = {"balancing": Balancing, "selecting": Selecting}
-    monkeypatch.setattr("debias_zoo.grid.load_method", own.__getitem__)
+    register(monkeypatch, Balancing, Selecting)
     with pytest.raises(ZooError, match="every training image of a class has one bias"):
         build_grid(Request(["balancing"], ["cmnist"]))
     with pytest.raises(ZooError, match="'selecting' needs a validation split"):
         build_grid(Request(["selecting"], ["cmnist:val=0"]))
     (trial,) = build_grid(Request(["selecting"], ["cmnist"])).trials.values()
     assert trial.supervision.level == "bias labels to select"
+
+
+class OneGroup(Unlabelled):
+    """Every image has one label and one bias."""
+
+    name = "one-group"
+
+    @property
+    def card(self) -> Card:
+        return Card(**{**super().card.model_dump(), "biases": ("a", "b")})
+
+    def load(self, root: Any, split: str) -> Split:
+        images = super().load(root, split).images
+        return Split(images, np.zeros(40, np.int64), np.ones(40, np.int64))
+
+
+def test_one_group_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, OneGroup)
+    with pytest.raises(ZooError, match="needs at least two groups"):
+        build_grid(Request(["lnl"], ["one-group"], protocol="quick"))
+    assert build_grid(Request(["erm"], ["one-group"], protocol="quick")).trials
+
+
+def test_methods_that_see_groups_are_built_on_those_of_the_training_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Task] = []
+
+    class Counting(ERM):
+        name = "counting"
+        sees_bias = True
+
+        def __init__(self, backbones: Backbones, task: Task, config: Any) -> None:
+            super().__init__(backbones, task, config)
+            seen.append(task)
+
+    register(monkeypatch, Counting)
+    build_grid(Request(["counting"], ["cmnist"]))
+    counts = np.array(seen[-1].group_counts)
+    assert counts.sum() == seen[-1].train_size == 54_000
+    assert (np.diag(counts) == counts.sum(1)).all()
 
 
 class Student(Method):
@@ -261,6 +299,7 @@ class Student(Method):
         """Settings."""
 
         scale: float = setting(0.1, "of the teacher's reversal", source="ours")
+        teacher: str = setting("lnl", "method of the teacher", source="ours")
 
     def __init__(self, backbones: Backbones, task: Task, config: Any) -> None:
         super().__init__(backbones, task, config)
@@ -268,7 +307,7 @@ class Student(Method):
 
     @classmethod
     def needs(cls, config: Any) -> dict[str, Need]:
-        return {"teacher": Need("lnl", {"scale": config.scale})}
+        return {"teacher": Need(config.teacher, {"scale": config.scale})}
 
     def optimizers(self) -> dict[str, Optim]:
         return {"main": Optim(self.net.parameters())}
@@ -285,10 +324,7 @@ def test_an_adversary_on_a_bias_that_is_the_label_warns() -> None:
 
 
 def test_a_teacher_is_another_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for module in ("grid", "runner"):
-        monkeypatch.setattr(
-            f"debias_zoo.{module}.load_method", lambda name: Student if name == "student" else load_method(name)
-        )
+    register(monkeypatch, Student)
     grid = build_grid(Request(["student"], ["cmnist"], protocol="quick"))
     teacher, student = grid.trials.values()
     assert (teacher.method, student.method) == ("lnl", "student")
@@ -296,6 +332,8 @@ def test_a_teacher_is_another_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert student.supervision.level == "bias labels to train", "what the teacher read was not inherited"
     other = build_grid(Request(["student"], ["cmnist"], protocol="quick", sets=[("student", "scale", 0.2)]))
     assert next(iter(other.trials)) != teacher.identity
+    with pytest.raises(ZooError, match="method 'student' needs a trained 'nobody' as its teacher: unknown method"):
+        build_grid(Request(["student"], ["cmnist"], sets=[("student", "teacher", "nobody")]))
     small = {"train_limit": 256, "eval_limit": 50}
     teacher = teacher.model_copy(update=small)
     student = student.model_copy(update={**small, "needs": {"teacher": teacher}})

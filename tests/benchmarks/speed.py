@@ -27,7 +27,8 @@ from plain_lnl import PlainLNL
 
 from debias_zoo.dataset import Split
 from debias_zoo.engine import DeviceSplit, Engine
-from debias_zoo.grid import Request, build_grid, default_precision
+from debias_zoo.devices import default_precision
+from debias_zoo.grid import Request, build_grid
 from debias_zoo.methods.losses.bias_heads import bias_loss, negative_entropy
 from debias_zoo.methods.losses.grl import reverse_gradient
 from debias_zoo.runner import load_splits, make_method

@@ -1,0 +1,37 @@
+"""From a trial's configuration to its objects: the data set and the method with its initial weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .backbones import BackboneFactory
+from .dataset import BiasDataset
+from .method import Method
+from .registry import load_dataset, load_method
+from .seeds import seed_for
+from .trial import Trial
+
+
+def dataset_of(trial: Trial) -> BiasDataset:
+    """The data set of a trial, with its parameters."""
+    cls = load_dataset(trial.dataset)
+    return cls(cls.Params.model_validate(trial.params))
+
+
+def build_method(trial: Trial, task: Any, teachers: dict[str, Any] | None = None) -> Method:
+    """The method of a trial with its initial weights, on the current default device."""
+    cls = load_method(trial.method)
+    factory = BackboneFactory(
+        trial.backbone,
+        task.classes,
+        task.image_shape,
+        trial.normalize,
+        trial.seed,
+        trial.backbone_options,
+        teachers,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(trial.seed, "method", "heads"))
+        return cls(factory, task, cls.Config.model_validate(trial.config))

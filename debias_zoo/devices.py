@@ -1,0 +1,40 @@
+"""Where trials run and in which precision: what the machine has."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from .errors import ZooError
+
+
+def default_precision(device: str) -> str:
+    """bf16 where the processor computes in it, else fp32."""
+    if device == "cpu":
+        return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "fp32"
+
+
+def pick_device(text: str) -> str:
+    """``auto`` as what there is; anything else checked."""
+    if text == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = text.partition(":")
+    if kind == "cpu" and not index:
+        return text
+    if kind == "mps" and not index and torch.backends.mps.is_available():
+        return text
+    if kind == "cuda" and (index or "0").isdecimal() and int(index or 0) < torch.cuda.device_count():
+        return text
+    there = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
+    raise ZooError(f"device {text!r} is not here; this machine has: {', '.join(there)}; or say auto")
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,119 @@
+"""What can be said before any work: whether a trial can run at all, and what its user should know.
+
+The method is built without data, on the sizes that the data card states and the groups that the training split has.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from .assembly import build_method, dataset_of
+from .dataset import BiasDataset, Ints
+from .errors import ZooError
+from .method import Method, Task
+from .registry import load_dataset, load_method
+from .trainer import plan_stages
+from .trial import Trial
+
+
+def dry_run(trial: Trial, root: Path | None) -> Method:
+    """Build a trial's method without data. Raises a ZooError for what cannot work, with what would help."""
+    cls, task = load_method(trial.method), task_before_data(trial, root)
+    _refuse_missing_labels(trial, cls, root)
+    teachers = {role: _untrained(needed, task) for role, needed in trial.needs.items()}
+    try:
+        method = build_method(trial, task if cls.sees_bias else task.hidden(), teachers)
+        with torch.no_grad():
+            copy.deepcopy(method).to("meta").eval().predict(torch.zeros(2, *task.image_shape, device="meta"))
+    except ZooError:
+        raise
+    except Exception as error:  # a method or a network may raise anything
+        raise ZooError(
+            f"method {cls.name!r} cannot work with backbone {trial.backbone!r} on images of {task.image_shape}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    for plan in plan_stages(method, trial.settings, trial.stages):
+        if (plan.settings.batch_size or 0) < cls.min_batch:
+            raise ZooError(
+                f"method {cls.name!r} needs batches of at least {cls.min_batch}; got {plan.settings.batch_size} in "
+                f"stage {plan.stage.name!r}"
+            )
+    return method
+
+
+def task_before_data(trial: Trial, root: Path | None) -> Task:
+    """The task as the card states it; groups are counted only where a method of the trial may see them."""
+    dataset = dataset_of(trial)
+    card = dataset.card
+    counts = training_counts(dataset, root) if _anyone_sees(trial) else None
+    shown = counts.tolist() if counts is not None else [[1] * len(card.biases) for _ in card.classes]
+    size = int(counts.sum()) if counts is not None else 1000
+    groups = tuple(tuple(row) for row in shown)
+    return Task(len(card.classes), len(card.biases), size, card.image_shape, card.bias_parts, card.bias_map, groups)
+
+
+def _anyone_sees(trial: Trial) -> bool:
+    return load_method(trial.method).sees_bias or any(_anyone_sees(needed) for needed in trial.needs.values())
+
+
+def _refuse_missing_labels(trial: Trial, cls: type[Method], root: Path | None) -> None:
+    dataset = dataset_of(trial)
+    card, name = dataset.card, dataset.name
+    others = "`debias-zoo list methods` shows those that need no bias labels"
+    if cls.sees_bias and len(card.biases) < 2:
+        raise ZooError(f"method {cls.name!r} needs bias labels; data set {name!r} has none. {others}")
+    if cls.sees_bias and (counts := training_counts(dataset, root)) is None:
+        raise ZooError(f"method {cls.name!r} needs bias labels; training images of {name!r} have none. {others}")
+    if cls.sees_bias and counts is not None and (counts > 0).sum() < 2:
+        raise ZooError(
+            f"method {cls.name!r} needs at least two groups (label, bias) in the training split; {name!r} has one"
+        )
+    if cls.needs_val_bias and not {"val", "val_unbiased"} & set(card.eval_splits):
+        raise ZooError(
+            f"method {cls.name!r} needs a validation split with bias labels; data set {name!r} has none with these "
+            "parameters: let it hold out validation images (for the bundled data sets val=6000)"
+        )
+    if cls.needs_conflicting and not has_conflicting(dataset, root):
+        raise ZooError(
+            f"method {cls.name!r} needs bias-conflicting training images; in {name!r} every training image of a class "
+            "has one bias. Take a data set with a share of conflicting images, such as cmnist-lff"
+        )
+
+
+def _untrained(trial: Trial, task: Task) -> Method:
+    teachers = {role: _untrained(needed, task) for role, needed in trial.needs.items()}
+    return build_method(trial, task if load_method(trial.method).sees_bias else task.hidden(), teachers)
+
+
+def training_counts(dataset: BiasDataset, root: Path | None) -> Ints | None:
+    """int64 (classes, biases): training images of each group; None without bias labels."""
+    return _counts(dataset.name, dataset.params.model_dump_json(), root)
+
+
+@lru_cache(maxsize=32)
+def _counts(name: str, params: str, root: Path | None) -> Ints | None:
+    cls = load_dataset(name)
+    dataset = cls(cls.Params.model_validate_json(params))
+    return dataset.load(root, "train").group_counts(len(dataset.card.classes), len(dataset.card.biases))
+
+
+def has_conflicting(dataset: BiasDataset, root: Path | None) -> bool:
+    """Whether some class has training images of several biases, as far as bias labels tell."""
+    counts = training_counts(dataset, root)
+    return counts is None or bool(((counts > 0).sum(1) > 1).any())
+
+
+def bias_warnings(method: Method, dataset: BiasDataset, root: Path | None) -> list[str]:
+    """Where the bias is the label: a categorical adversary unlearns the label, and groups are classes."""
+    net = getattr(method, "net", None)
+    dense = dataset.card.bias_map is not None and (net is None or len(net.tap_shape()) == 3)
+    if not method.sees_bias or (dense and method.reads_bias_map) or has_conflicting(dataset, root):
+        return []
+    return [
+        f"{method.name} on {dataset.name}: every training image of a class has one bias, so groups are classes: "
+        "balancing them changes little, and an adversary on the bias label unlearns the label itself"
+    ]
