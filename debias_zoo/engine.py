@@ -36,6 +36,7 @@ class DeviceSplit:
         self.biases = put(split.biases) if see_bias else None
         self._bias_map = put(split.bias_map) if see_bias else None
         self.device = device
+        self.generator = torch.Generator().manual_seed(0)
 
     def __len__(self) -> int:
         return len(self.images)

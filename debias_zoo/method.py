@@ -223,7 +223,13 @@ class Backbones(Protocol):
 
 
 class View(Protocol):
-    """A split as the rare hooks see it: deterministic order, bias labels only for methods that may see them."""
+    """A split as the rare hooks see it: deterministic order, bias labels only for methods that may see them.
+
+    Attributes:
+        generator: the only source of randomness a hook may use, on the CPU, seeded by (seed, hook, stage, epoch).
+    """
+
+    generator: torch.Generator
 
     @property
     def labels(self) -> Tensor:

@@ -207,8 +207,8 @@ def mlp(
     inputs = in_chans * img_size[0] * img_size[1]
     stages: list[nn.Module] = []
     for k, units in enumerate(widths):
-        linear = nn.Linear(widths[k - 1] if k else inputs, units)
-        flatten: list[nn.Module] = [] if k else [nn.Flatten()]
+        linear = nn.Linear(inputs if k == 0 else widths[k - 1], units)
+        flatten: list[nn.Module] = [nn.Flatten()] if k == 0 else []
         stages.append(nn.Sequential(*flatten, linear, nn.ReLU(inplace=True)))
     return StagedNet(stages, widths, num_classes)
 

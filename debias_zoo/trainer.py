@@ -168,6 +168,7 @@ class Trainer:
             self._load(state)
         else:
             self._reset(plan.stage)
+            self._seed("start", plan.stage.name)
             with quiet(self.method), self.engine.autocast():
                 self.method.start_stage(plan.stage, self.train)
             self.progress.stage, self.progress.epoch, self.progress.step = k, 0, 0
@@ -243,6 +244,7 @@ class Trainer:
 
     def _end_epoch(self, plan: StagePlan, clock: Clock, steps: int) -> None:
         at, started = self.progress, time.monotonic()
+        self._seed("end", plan.stage.name, at.epoch)
         with quiet(self.method), self.engine.autocast():
             self.method.end_epoch(clock, self.train)
         if at.stage == len(self.plans) - 1 and at.epoch == plan.epochs - 1:
@@ -259,6 +261,10 @@ class Trainer:
         at.evaluate_seconds += time.monotonic() - started
         self._save()
 
+    def _seed(self, *moment: str | int) -> None:
+        """Seed what a hook may draw from, by the trial's seed and the moment."""
+        self.train.generator.manual_seed(seed_for(self.seed, "hook", *moment))
+
     def _call_finish(self) -> None:
         """``finish`` with the validation split.
 
@@ -268,6 +274,7 @@ class Trainer:
         if val is None and self.method.needs_val_bias:
             raise ZooError(f"{self.method.name} needs a validation split with bias labels")
         view = self.train if val is None else DeviceSplit(val, self.engine.device, self.method.needs_val_bias)
+        view.generator.manual_seed(seed_for(self.seed, "hook", "finish"))
         self.method.finish(self.train, view)
 
     def _stop_if_bad(self, first_bad: Tensor, plan: StagePlan) -> None:

@@ -261,6 +261,31 @@ def test_a_task_tells_what_the_split_holds() -> None:
 # --- evaluation and hooks
 
 
+class Drawing(Small):
+    """Draws in every hook."""
+
+    name = "drawing"
+
+    def draw(self, view: View) -> None:
+        self.drawn = [*getattr(self, "drawn", []), float(torch.rand((), generator=view.generator))]
+
+    def start_stage(self, stage: Stage, train: View) -> None:
+        self.draw(train)
+
+    def end_epoch(self, clock: Clock, train: View) -> None:
+        self.draw(train)
+
+    def finish(self, train: View, val: View) -> None:
+        self.draw(val)
+
+
+def test_what_hooks_draw_depends_on_the_seed_and_the_moment_alone() -> None:
+    bench = Bench(Drawing)
+    first, again, other = (bench.fit(epochs=2, seed=seed).fit.method.drawn for seed in (0, 0, 1))
+    assert first == again
+    assert len({*first, *other}) == 8, "a number was drawn twice"
+
+
 def test_predictions_are_the_class_and_its_log_odds() -> None:
     bench = Bench(Small)
     engine = Engine(bench.build())
