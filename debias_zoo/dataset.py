@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from .decode import Images as Images
+from .decode import RowFile
 from .errors import ZooError
 from .protocol import Settings
 
-Images = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
 IGNORED = 255
@@ -23,14 +24,15 @@ IGNORED = 255
 
 @dataclass(frozen=True)
 class Split:
-    """A part of a data set, in memory.
+    """A part of a data set.
 
     Attributes:
-        images: uint8 (N, H, W, C). labels: int64 (N,). biases: int64 (N,), or None where not annotated.
+        images: uint8 (N, H, W, C), in memory or read row by row from a file.
+        labels: int64 (N,). biases: int64 (N,), or None where not annotated.
         bias_map: uint8 (N, heads, h, w), dense bias labels, ``IGNORED`` where there are none; or None.
     """
 
-    images: Images
+    images: Images | RowFile
     labels: Ints
     biases: Ints | None = None
     bias_map: Images | None = None

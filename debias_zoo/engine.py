@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
@@ -14,24 +15,32 @@ import torch
 from torch import Tensor, nn
 
 from .dataset import IGNORED, Split
+from .decode import RowFile
 from .errors import ZooError
 from .method import IGNORE_INDEX, Batch, Clock, Method, Optim, Update
 from .protocol import Settings
 
 EVAL_BATCH = 128  # larger ones leave the processor's cache: 1000 takes half as long again
+READ_AHEAD = 3
+"""Batches that are read from a file before they are asked for."""
+
+Augmentation = Callable[[Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor | None]]
+"""Takes images, dense bias labels and rows of a batch, gives the first two augmented."""
 
 
 class DeviceSplit:
     """A split on the device: uint8 images, from which batches are gathered.
 
-    With ``see_bias=False`` no bias label can be reached through it: that is the annotation firewall.
+    Images that lie in a file stay there, and a thread reads ahead. With ``see_bias=False`` no bias label can be reached
+    through it: that is the annotation firewall.
     """
 
     def __init__(self, split: Split, device: torch.device, see_bias: bool) -> None:
         def put(array: Any) -> Tensor | None:
             return None if array is None else torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
-        self.images = cast("Tensor", put(split.images))  # (N, H, W, C) uint8
+        self._file = split.images if isinstance(split.images, RowFile) else None
+        self._images = put(split.images) if self._file is None else None  # (N, H, W, C) uint8
         self.labels = cast("Tensor", put(split.labels))
         self.biases = put(split.biases) if see_bias else None
         self._bias_map = put(split.bias_map) if see_bias else None
@@ -39,28 +48,66 @@ class DeviceSplit:
         self.generator = torch.Generator().manual_seed(0)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.labels)
 
-    def image(self, rows: Tensor | slice) -> Tensor:
-        """Float (B, C, H, W) in [0, 1], channels last in memory."""
-        pixels = self.images[rows] if isinstance(rows, slice) else self.images.index_select(0, rows)
-        return pixels.permute(0, 3, 1, 2).float().mul_(1.0 / 255.0)
+    def pixels(self, chunks: Sequence[Tensor]) -> Iterator[Tensor]:
+        """uint8 (B, H, W, C) of the rows (B,) of each chunk in turn; the next one is read while one is used."""
+        if self._images is not None:
+            for rows in chunks:
+                yield self._images.index_select(0, rows)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            ahead = [reader.submit(self._read, rows) for rows in chunks[:READ_AHEAD]]
+            for k in range(len(chunks)):
+                yield ahead.pop(0).result()
+                if k + READ_AHEAD < len(chunks):
+                    ahead.append(reader.submit(self._read, chunks[k + READ_AHEAD]))
 
-    def batch(self, rows: Tensor, generator: torch.Generator) -> Batch:
-        """The batch of these rows, int64 (B,)."""
+    def _read(self, rows: Tensor) -> Tensor:
+        file = cast("RowFile", self._file)
+        return torch.from_numpy(file[rows.cpu().numpy()]).to(self.device)
+
+    def batch(
+        self,
+        rows: Tensor,
+        generator: torch.Generator,
+        pixels: Tensor | None = None,
+        augment: Augmentation | None = None,
+    ) -> Batch:
+        """The batch of these rows, int64 (B,); ``pixels``: theirs, if they have been gathered already."""
+        if pixels is None:
+            (pixels,) = self.pixels([rows])
+        image = as_image(pixels)
         bias = None if self.biases is None else self.biases.index_select(0, rows)
         bias_map = None
         if self._bias_map is not None:
             bins = self._bias_map.index_select(0, rows).long()
             bias_map = bins.masked_fill_(bins == IGNORED, IGNORE_INDEX)
-        return Batch(self.image(rows), self.labels.index_select(0, rows), bias, bias_map, rows, generator)
+        if augment is not None:
+            image, bias_map = augment(image, bias_map, rows)
+        return Batch(image, self.labels.index_select(0, rows), bias, bias_map, rows, generator)
 
     def batches(self, size: int, every: int = 1) -> Iterator[Batch]:
         """Every ``every``-th image in the split's own order, ``size`` at a time; the last batch may be smaller."""
         generator = torch.Generator(self.device).manual_seed(0)
+        chunks = self.chunks(size, every)
+        for rows, pixels in zip(chunks, self.pixels(chunks), strict=True):
+            yield self.batch(rows, generator, pixels)
+
+    def image(self, rows: slice) -> Tensor:
+        """The images of a slice, as in a batch."""
+        (pixels,) = self.pixels([torch.arange(len(self), device=self.device)[rows]])
+        return as_image(pixels)
+
+    def chunks(self, size: int, every: int = 1) -> list[Tensor]:
+        """Rows of every ``every``-th image in order, int64 (size,) each; the last may be smaller."""
         rows = torch.arange(0, len(self), every, device=self.device)
-        for start in range(0, len(rows), size):
-            yield self.batch(rows[start : start + size], generator)
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def as_image(pixels: Tensor) -> Tensor:
+    """Float (B, C, H, W) in [0, 1], channels last in memory. pixels: uint8 (B, H, W, C)."""
+    return pixels.permute(0, 3, 1, 2).float().mul_(1.0 / 255.0)
 
 
 class Engine:
@@ -194,8 +241,8 @@ def predict_split(engine: Engine, split: DeviceSplit) -> tuple[Tensor, Tensor]:
     """The predicted class int64 (N,), and the log-odds of it float16 (N,), on the CPU."""
     classes, odds = [], []
     with quiet(engine.method), engine.autocast():
-        for start in range(0, len(split), EVAL_BATCH):
-            logits = engine.method.predict(split.image(slice(start, start + EVAL_BATCH))).float()  # (B, C)
+        for pixels in split.pixels(split.chunks(EVAL_BATCH)):
+            logits = engine.method.predict(as_image(pixels)).float()  # (B, C)
             best = logits.argmax(1, keepdim=True)
             rest = logits.scatter(1, best, -torch.inf).logsumexp(1)
             classes.append(best.squeeze(1))

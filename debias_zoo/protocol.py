@@ -25,6 +25,21 @@ TRAIN = "train"
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
 
 
+class Augment(BaseModel):
+    """What is done to training images, in this order; nothing by default (``augment.py``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    resized_crop: tuple[float, float] | None = Field(
+        None, description="cut out a random part of this share of the area, aspect 3/4 ... 4/3, and scale it back"
+    )
+    pad_crop: int | None = Field(None, ge=1, description="shift by up to so many pixels each way, black outside")
+    flip: bool = Field(False, description="mirror left and right, every second image")
+    jitter: float | None = Field(
+        None, gt=0, le=1, description="change brightness, contrast and saturation by a factor of up to 1 -+ this"
+    )
+
+
 class Settings(BaseModel):
     """How one stage is trained; a field left at None is taken from the next more general place."""
 
@@ -40,6 +55,7 @@ class Settings(BaseModel):
     step_epochs: int | None = Field(None, ge=1, description="epochs between two decays of the step schedule")
     gamma: float | None = Field(None, gt=0, le=1, description="factor of one decay of the step schedule")
     clip: float | None = Field(None, gt=0, description="largest norm of a gradient; None: not clipped")
+    augment: Augment | None = Field(None, description="what is done to training images")
 
     def over(self, general: Settings) -> Settings:
         """These settings, with what they leave open taken from ``general``."""

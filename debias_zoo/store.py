@@ -170,7 +170,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _cannot_write(path, error, "; choose another place with --out") from error
+        raise cannot_write(path, error, "; choose another place with --out") from error
 
 
 def check_writable(path: Path) -> None:
@@ -181,7 +181,7 @@ def check_writable(path: Path) -> None:
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
-        raise _cannot_write(path, error, "; choose another place with --out") from error
+        raise cannot_write(path, error, "; choose another place with --out") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -199,7 +199,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     except OSError as error:
         with suppress(OSError):  # the first error tells more
             temporary.unlink(missing_ok=True)
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def _write_all(file: IO[bytes], content: bytes | memoryview) -> None:
@@ -208,7 +208,8 @@ def _write_all(file: IO[bytes], content: bytes | memoryview) -> None:
     os.fsync(file.fileno())
 
 
-def _cannot_write(path: Path, error: OSError, advice: str = "") -> ZooError:
+def cannot_write(path: Path, error: OSError, advice: str = "") -> ZooError:
+    """The error for a file that cannot be written: a full disk, or another reason with what would help."""
     if error.errno == errno.ENOSPC:
         return ZooError(
             f"no space left to write {path}; what is finished is kept: free some space and run the same again"

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .augment import augmented
 from .dataset import Split
-from .engine import DeviceSplit, Engine, predict_split, quiet
+from .engine import Augmentation, DeviceSplit, Engine, predict_split, quiet
 from .errors import DivergedError, ZooError
 from .method import Clock, Method, Repeats, Stage, Task, Weights
-from .protocol import TRAIN, Settings, split_epochs
+from .protocol import TRAIN, Augment, Settings, split_epochs
 from .seeds import seed_for
 
 
@@ -168,7 +169,7 @@ class Trainer:
             self._load(state)
         else:
             self._reset(plan.stage)
-            self._seed("start", plan.stage.name)
+            self._seed("before stage", plan.stage.name)
             with quiet(self.method), self.engine.autocast():
                 self.method.start_stage(plan.stage, self.train)
             self.progress.stage, self.progress.epoch, self.progress.step = k, 0, 0
@@ -212,10 +213,12 @@ class Trainer:
         first_bad = torch.full((), -1, device=self.train.device)
         reported = saved = started = time.monotonic()
         self.method.train()
-        for step in range(at.step, steps):
+        chunks = [order[step * size : (step + 1) * size] for step in range(at.step, steps)]
+        augment = self._augmentation(plan, stage, at.epoch)
+        for step, (rows, pixels) in enumerate(zip(chunks, self.train.pixels(chunks), strict=True), at.step):
             seed = seed_for(self.seed, "step", stage, at.epoch, step)
             torch.manual_seed(seed)
-            batch = self.train.batch(order[step * size : (step + 1) * size], generator.manual_seed(seed))
+            batch = self.train.batch(rows, generator.manual_seed(seed), pixels, augment)
             logged = self.engine.step(batch, replace(clock, step=at.epoch * steps + step))
             first_bad = self._add_up(logged, first_bad, step)
             at.step = step + 1
@@ -232,6 +235,13 @@ class Trainer:
         at.train_seconds += time.monotonic() - started
         self._end_epoch(plan, replace(clock, step=(at.epoch + 1) * steps - 1), steps)
 
+    def _augmentation(self, plan: StagePlan, stage: str, epoch: int) -> Augmentation | None:
+        how = plan.settings.augment
+        if how is None or how == Augment():
+            return None
+        key = seed_for(self.seed, "augment", stage, epoch)
+        return lambda image, bias_map, rows: augmented(how, image, bias_map, rows, key)
+
     def _add_up(self, logged: Mapping[str, Tensor], first_bad: Tensor, step: int) -> Tensor:
         """Add a step's numbers to the sums; the first step of this process with one that is not finite, or -1."""
         sums = self.progress.sums
@@ -244,7 +254,7 @@ class Trainer:
 
     def _end_epoch(self, plan: StagePlan, clock: Clock, steps: int) -> None:
         at, started = self.progress, time.monotonic()
-        self._seed("end", plan.stage.name, at.epoch)
+        self._seed("after epoch", plan.stage.name, at.epoch)
         with quiet(self.method), self.engine.autocast():
             self.method.end_epoch(clock, self.train)
         if at.stage == len(self.plans) - 1 and at.epoch == plan.epochs - 1:
