@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 from scipy.special import ndtr, ndtri
 
 from debias_zoo.dataset import IGNORED, BiasDataset, Card, Images, Ints, Split
-from debias_zoo.errors import ZooError, unknown
 from debias_zoo.protocol import Settings
 from debias_zoo.seeds import seed_for
 
-MNIST = Path(__file__).parent / "data" / "mnist.npz"
-MNIST_SHA256 = "39b9b1ffaa0ba4d8995a616551f0966941fe02a3fe79ba4a9db7373db16d53ad"
+from .mnist import MNIST, MNIST_LICENCE, MNIST_ORIGIN, MNIST_SHA256, digits_of, eval_splits
 
 COLOURS = {
     "crimson": (220, 20, 60),
@@ -39,8 +33,6 @@ THRESHOLD = 128
 
 BINS = 8
 """Values of one channel are put into this many equal bins; the bin is the dense bias label."""
-
-TRAIN_SIZE = 60_000
 
 
 class ColoredMNIST(BiasDataset):
@@ -78,8 +70,8 @@ class ColoredMNIST(BiasDataset):
             citation="Kim, Kim, Kim, Kim and Kim. Learning Not to Learn. CVPR 2019, arXiv:1812.10352; digits: LeCun, "
             "Cortes and Burges, MNIST.",
             url="https://github.com/feidfoe/learning-not-to-learn",
-            licence="CC BY-SA 3.0 (MNIST, Y. LeCun and C. Cortes)",
-            origin="bundled: all 70,000 images of MNIST; the colours are generated",
+            licence=MNIST_LICENCE,
+            origin=MNIST_ORIGIN,
             sha256={MNIST.name: MNIST_SHA256},
             classes=tuple(str(digit) for digit in range(10)),
             biases=tuple(COLOURS),
@@ -89,19 +81,12 @@ class ColoredMNIST(BiasDataset):
             backbone="lnl_convnet",
             normalize="cifar",
             training={"quick": QUICK, "standard": STANDARD},
-            eval_splits=("val", "val_unbiased", "test") if self.params.val else ("test",),
+            eval_splits=eval_splits(self.params.val),
         )
 
     def load(self, root: Path | None, split: str) -> Split:
         """``train``, ``val`` (biased like train), ``val_unbiased`` (the same digits as val) or ``test``."""
-        known = ("train", *self.card.eval_splits)
-        if split not in known:
-            raise unknown("split of cmnist", split, known)
-        digits, labels = _mnist("test" if split == "test" else "train")
-        if split != "test":
-            order = np.random.default_rng(seed_for("cmnist", "split", self.params.data_seed)).permutation(TRAIN_SIZE)
-            rows = np.sort(order[self.params.val :] if split == "train" else order[: self.params.val])
-            digits, labels = digits[rows], labels[rows]
+        digits, labels = digits_of(self.name, split, self.params.val, self.params.data_seed)
         random = np.random.default_rng(seed_for("cmnist", split, self.params.data_seed))
         biases = labels if split in ("train", "val") else random.integers(0, 10, len(labels))
         images = paint(digits, draw_colours(biases, self.params.variance, random))
@@ -139,17 +124,3 @@ def colour_bins(images: Images) -> Images:
     small = np.ascontiguousarray(images[:, 1::2, 1::2, :].transpose(0, 3, 1, 2))  # (N, 3, 14, 14)
     bins: Images = np.where(small == 0, np.uint8(IGNORED), small // np.uint8(256 // BINS))
     return bins
-
-
-@lru_cache(maxsize=1)
-def _arrays() -> dict[str, npt.NDArray[Any]]:
-    found = hashlib.sha256(MNIST.read_bytes()).hexdigest() if MNIST.exists() else "no file"
-    if found != MNIST_SHA256:
-        raise ZooError(f"the bundled {MNIST.name} is damaged (sha256 {found}): install debias-zoo again")
-    with np.load(MNIST, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
-
-
-def _mnist(part: str) -> tuple[Images, Ints]:
-    arrays = _arrays()
-    return arrays[f"{part}_images"], arrays[f"{part}_labels"].astype(np.int64)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from .decode import Images as Images
-from .decode import RowFile
+from .decode import Report, RowFile
 from .errors import ZooError
 from .protocol import Settings
 
@@ -74,6 +74,7 @@ class Card(BaseModel):
         bias_map: (heads, bins, h, w) of dense bias labels, or None.
         training: for each protocol, settings that all methods share on this data.
         eval_splits: splits that are evaluated after every epoch.
+        folder: where its files lie below ``--data-root``; get: how they come there, step by step. Empty: bundled.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -96,6 +97,8 @@ class Card(BaseModel):
     training: Mapping[str, Settings]
     eval_splits: tuple[str, ...]
     test_splits: tuple[str, ...] = ("test",)
+    folder: str = ""
+    get: str = ""
 
 
 class BiasDataset:
@@ -130,6 +133,13 @@ class BiasDataset:
 
     def check(self, root: Path | None) -> None:
         """Raise a ZooError if the data cannot be loaded: called before any work, must be quick."""
+
+    def prepare(self, root: Path | None, report: Report | None = None) -> None:
+        """Do once what loading needs and takes time, such as decoding; ``report`` is told how many of how many."""
+
+    def training_counts(self, root: Path | None) -> Ints | None:
+        """int64 (classes, biases): training images of each group; None without bias labels."""
+        return self.load(root, "train").group_counts(len(self.card.classes), len(self.card.biases))
 
     def fingerprint(self, root: Path | None) -> str:
         """What identifies the data beyond name, version and parameters; part of a trial's identity."""

@@ -97,8 +97,7 @@ def training_counts(dataset: BiasDataset, root: Path | None) -> Ints | None:
 @lru_cache(maxsize=32)
 def _counts(name: str, params: str, root: Path | None) -> Ints | None:
     cls = load_dataset(name)
-    dataset = cls(cls.Params.model_validate_json(params))
-    return dataset.load(root, "train").group_counts(len(dataset.card.classes), len(dataset.card.biases))
+    return cls(cls.Params.model_validate_json(params)).training_counts(root)
 
 
 def has_conflicting(dataset: BiasDataset, root: Path | None) -> bool:

@@ -8,9 +8,10 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from .errors import unknown
+from .errors import ZooError, unknown
 from .registry import Entry, entries
 
+LABELS = "bias labels to train"
 KINDS = {"methods": "method", "datasets": "dataset"}
 
 
@@ -23,9 +24,13 @@ def rows(what: str) -> list[dict[str, Any]]:
 
 
 def supervision(facts: dict[str, Any]) -> str:
-    """In words, which bias labels a method reads."""
+    """In words, which bias labels a method reads, or its teachers."""
+    known = entries("method")
+    of_teachers = [supervision(known[name].facts) for name in facts.get("teachers", {}).values() if name in known]
+    if LABELS in of_teachers:
+        return f"{LABELS} (its teacher)"
     if facts.get("sees_bias"):
-        return "bias labels to train"
+        return LABELS
     if facts.get("needs_val_bias"):
         return "bias labels to select"
     return "no bias labels, knows the kind of bias" if facts.get("knows_bias_kind") else "no bias labels"
@@ -39,6 +44,9 @@ def _method_row(found: Entry) -> dict[str, Any]:
         "name": found.name,
         "supervision": supervision(found.facts),
         "paper": f"{paper.get('authors', '')}, {paper.get('venue', '')} {paper.get('year', '')}".strip(", "),
+        "authors": paper.get("authors", ""),
+        "venue": paper.get("venue", ""),
+        "year": paper.get("year", ""),
         "title": paper.get("title", ""),
         "arxiv": paper.get("arxiv", ""),
         "about": found.facts.get("about", ""),
@@ -158,7 +166,10 @@ def _dataset_details(name: str) -> dict[str, Any]:
         for key, field in cls.Params.model_fields.items()
     ]
     row = _dataset_row(entries("dataset")[name])
-    card = cls().card.model_dump(mode="json")
+    try:
+        card = cls().card.model_dump(mode="json")
+    except ZooError as error:  # a card that depends on what the parameters name
+        card = {"card": str(error)}
     return {"kind": "dataset", **row, **card, "doc": entries("dataset")[name].facts["doc"], "parameters": parameters}
 
 
@@ -178,7 +189,7 @@ def details_text(found: dict[str, Any]) -> str:
     if found.get("recipes"):
         lines += ["", "recipes:"]
         lines += [f"  {row['protocol']} on {row['dataset']}: {row['source']}" for row in found["recipes"]]
-    if found["kind"] == "dataset":
+    if found["kind"] == "dataset" and "classes" in found:
         pairs = zip(found["classes"], found["aligned"], strict=True)
         tied = ", ".join(f"{label}: {'/'.join(found['biases'][k] for k in ties)}" for label, ties in pairs)
         lines += ["", f"bias-aligned: {tied}"]

@@ -260,6 +260,8 @@ class Method(nn.Module):
     """Reads bias labels of the validation split while training."""
     knows_bias_kind: ClassVar[bool] = False
     """Reads no bias labels, but is built for one kind of bias."""
+    teachers: ClassVar[Mapping[str, str]] = {}
+    """Methods whose trained, frozen network this one is handed, by role; what they read counts as read by this one."""
     needs_conflicting: ClassVar[bool] = False
     """Cannot work where every training image of a class has one bias."""
     min_batch: ClassVar[int] = 2
@@ -324,8 +326,8 @@ class Method(nn.Module):
 
     @classmethod
     def needs(cls, config: Any) -> Mapping[str, Need]:
-        """Other trials whose frozen network this method is handed, by role."""
-        return {}
+        """Other trials whose frozen network this method is handed, by role; those of ``teachers`` by default."""
+        return {role: Need(method) for role, method in cls.teachers.items()}
 
     def features(self, image: Tensor) -> Tensor:
         """(B, d): what the last layer reads. image: (B, C, H, W) in [0, 1]."""

@@ -267,7 +267,7 @@ class Trainer:
             self.predictions[name].append(found)
             row[f"{name}.accuracy"] = float((found[0] == split.labels.cpu()).double().mean())
         at.curves.append(row)
-        at.epoch, at.step, at.sums, at.done = at.epoch + 1, 0, {}, at.done + steps
+        at.epoch, at.step, at.sums, at.done = at.epoch + 1, 0, {}, at.done + self._steps_of[at.stage][1]
         at.evaluate_seconds += time.monotonic() - started
         self._save()
 
@@ -306,7 +306,7 @@ class Trainer:
                 "stage": plan.stage.name,
                 "epoch": at.epoch,
                 "epochs": plan.epochs,
-                "done": at.done + at.step,
+                "done": at.done + at.step * self._steps_of[at.stage][1] / steps,  # samplers change an epoch's length
                 "total": self.total,
                 "loss": {name: float(value) / at.step for name, value in at.sums.items() if "." not in name},
                 "accuracy": {n.split(".")[0]: v for n, v in seen.items() if n.endswith(".accuracy")},

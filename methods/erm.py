@@ -8,7 +8,7 @@ from torch import Tensor
 from debias_zoo.method import Batch, Clock, Method, Paper, Recipe
 
 from .losses.precision import wide
-from .schedules import LNL_CMNIST
+from .schedules import LFF_CMNIST, LNL_CMNIST
 
 
 class ERM(Method):
@@ -31,6 +31,15 @@ class ERM(Method):
             backbone="lnl_convnet",
             normalize="cifar",
             settings=LNL_CMNIST,
+        ),
+        Recipe(
+            protocol="paper",
+            dataset="cmnist-lff",
+            source="Vanilla of LfF, the ERM of DeNetDM's Table 1: alinlab/LfF, config.py, module/mlp.py",
+            backbone="mlp",
+            backbone_options={"depth": 3, "width": 100},
+            normalize="bytes",
+            settings=LFF_CMNIST,
         ),
     )
 

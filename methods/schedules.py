@@ -35,6 +35,22 @@ LFF_CMNIST = Settings(
 )
 """LfF and its baseline on its Colored MNIST (alinlab/LfF: ``config.py``): 235 steps, a hundred times."""
 
+DFA_CMNIST = Settings(
+    epochs=213,
+    batch_size=256,
+    optimizer="adam",
+    lr=1e-2,
+    momentum=0.9,
+    weight_decay=0.0,
+    schedule="step",
+    step_epochs=43,
+    gamma=0.5,
+)
+"""DFA on LfF's Colored MNIST (kakaoenterprise/Learning-Debiased-Disentangled: ``run_cmnist_ours.sh``).
+
+In epochs of 235 steps: 50,000 steps, the rate halved every 10,000.
+"""
+
 LFF_CIFAR = Settings(epochs=200).over(LFF_CMNIST)
 """LfF and its baseline on Corrupted CIFAR-10 (alinlab/LfF: ``config.py``): 196 steps, two hundred times."""
 
@@ -47,3 +63,9 @@ CELEBA = Settings(
     epochs=50, batch_size=128, optimizer="sgd", lr=1e-4, momentum=0.9, weight_decay=1e-4, schedule="constant"
 )
 """ERM's settings on CelebA, blond hair (Sagawa et al., ICLR 2020, appendix C.2)."""
+
+SHRESTHA_CELEBA = Settings(weight_decay=1e-5).over(CELEBA)
+"""RUBi and spectral decoupling on CelebA (Shrestha et al., WACV 2022; erobic/bias-mitigators: ``scripts/celebA``).
+
+On ResNet-18, not pre-trained.
+"""

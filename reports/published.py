@@ -15,6 +15,9 @@ from debias_zoo.metrics import METRICS
 FILE = Path(__file__).with_name("published.csv")
 """``method,dataset,setting,metric,mean,std,n,source,verified``; means are fractions, settings as ``variance=0.02``."""
 
+HEADLINE = ("accuracy", "unbiased")
+"""What stands for a paper's result: its accuracy or, where it gives the mean over the groups alone, that."""
+
 COLUMNS = ("method", "dataset", "setting", "metric", "mean", "std", "n", "source", "verified")
 
 
@@ -23,7 +26,7 @@ class Published:
     """A number of a paper, on the data set's test split.
 
     Attributes:
-        setting: parameters of the data set that it belongs to, by name, as text.
+        setting: parameters of the data set that it belongs to, by name, as text; ``split`` where that is not ``test``.
         mean, std: fractions; std and n (seeds) are None where none was published.
         verified: whether someone of the project read the number in the source itself.
     """
@@ -43,11 +46,16 @@ class Published:
         return all(name in params and _same(params[name], text) for name, text in self.setting.items())
 
 
-def find(method: str, dataset: str, params: Mapping[str, Any], metric: str = "accuracy") -> Published | None:
-    """What was published for a method on a data set with these parameters; the first of several; None if nothing."""
-    for entry in published():
-        if (entry.method, entry.dataset, entry.metric) == (method, dataset, metric) and entry.belongs_to(params):
-            return entry
+def find(method: str, dataset: str, params: Mapping[str, Any], metric: str | None = None) -> Published | None:
+    """What was published for a method on a data set with these parameters, or None.
+
+    Of several, the first that was read in its source, or else the first. metric: None for the first of ``HEADLINE``.
+    """
+    for wanted in HEADLINE if metric is None else (metric,):
+        key = (method, dataset, wanted)
+        found = [p for p in published() if (p.method, p.dataset, p.metric) == key and p.belongs_to(params)]
+        if found:
+            return next((entry for entry in found if entry.verified), found[0])
     return None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from debias_zoo.backbones import NORMALIZATIONS, BackboneFactory
+from debias_zoo.engine import Engine
 from debias_zoo.method import Batch, Clock, Method, Task
+from debias_zoo.protocol import Settings
 from debias_zoo.registry import load_method
 
 SIDE, CLASSES, BIASES, BINS = 12, 3, 4, 8
@@ -41,6 +45,22 @@ def make_batch(size: int = 8, seed: int = 1, dense: bool = True) -> Batch:
     bias_map = torch.randint(-4, BINS, (size, 3, SIDE // 2, SIDE // 2), generator=random)
     bias_map[bias_map < 0] = -100
     return Batch(image, label, bias, bias_map if dense else None, torch.arange(size), random)
+
+
+@dataclass
+class LabelView:
+    """A training split of which nothing but the labels is read."""
+
+    labels: Tensor
+    biases: Tensor
+
+
+def label_view(counts: Sequence[Sequence[int]] = COUNTS) -> LabelView:
+    """Labels with these images by (label, bias), in an order that mixes the groups."""
+    pairs = [(y, b) for y, row in enumerate(counts) for b, count in enumerate(row) for _ in range(count)]
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))
+    labels, biases = torch.tensor(pairs)[order].unbind(1)
+    return LabelView(labels, biases)
 
 
 def clock(stage: str = "main", epoch: int = 0, step: int = 0, steps: int = 10) -> Clock:
@@ -119,3 +139,62 @@ def assert_same_gradients(
         assert mine is not None, f"{name} gets no gradient"
         assert other is not None, f"{name} gets no gradient in the replica"
         torch.testing.assert_close(mine, other, rtol=1e-6, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def gradients(method: Any, loss: Tensor) -> dict[str, Tensor | None]:
+    """The gradient of every parameter, None where the loss does not reach it."""
+    names = [name for name, _ in method.named_parameters()]
+    found = torch.autograd.grad(loss, list(method.parameters()), allow_unused=True, retain_graph=True)
+    return dict(zip(names, found, strict=True))
+
+
+def weights_after(method: Any, batches: Sequence[Batch], stage: str = "main") -> dict[str, Tensor]:
+    """All weights and buffers after one step of SGD, with momentum and weight decay, on each batch."""
+    engine = Engine(method)
+    how = Settings(optimizer="sgd", lr=0.1, momentum=0.9, weight_decay=0.01, batch_size=8, schedule="constant")
+    engine.build_optimizers(how)
+    for step, batch in enumerate(batches):
+        engine.step(batch, clock(stage, step=step))
+    return {name: value.detach().clone() for name, value in method.state_dict().items()}
+
+
+def biased_cross_entropy(logits: Tensor, label: Tensor, q: float) -> Tensor:
+    """LfF's loss of a biased network, one image at a time: q p^q CE with a constant p of the label."""
+    losses = []
+    for z, y in zip(logits, label, strict=True):
+        p = torch.exp(z[y]) / torch.exp(z).sum()
+        losses.append(q * p.detach() ** q * -torch.log(p))
+    return sum(losses) / len(losses)  # type: ignore[return-value]
+
+
+class SlowDifficulty:
+    """LfF's weights, one image at a time, with running means in dictionaries of (loss, label) by row."""
+
+    def __init__(self, alpha: float) -> None:
+        self.alpha = alpha
+        self.means: tuple[dict[int, tuple[float, int]], dict[int, tuple[float, int]]] = ({}, {})
+
+    def weights(self, biased: Tensor, debiased: Tensor, batch: Batch) -> Tensor:
+        """(B,): weights for these logits (B, classes) of both networks."""
+        shares = []
+        for logits, means in zip((biased, debiased), self.means, strict=True):
+            for z, y, i in zip(logits, batch.label, batch.index, strict=True):
+                loss = float(cross_entropy(z[None], y[None]).detach())
+                old = means.get(int(i))
+                mean = loss if old is None else self.alpha * old[0] + (1 - self.alpha) * loss
+                means[int(i)] = (mean, int(y))
+            own = [means[int(i)] for i in batch.index]
+            shares.append([mean / max(m for m, y in means.values() if y == label) for mean, label in own])
+        return torch.tensor([b / (b + d) for b, d in zip(*shares, strict=True)], dtype=torch.float64)
+
+
+def readout_net(w: dict[str, Tensor], z: Tensor, prefix: str, depth: int, training: bool = True) -> Tensor:
+    """(B, classes): ``depth`` blocks conv-BN-ReLU-conv-BN-ReLU, with a skip but for the first; mean; linear."""
+    for k in range(depth):
+        p = f"{prefix}{k}.layers."
+        x = F.conv2d(z, w[p + "0.weight"], padding=1)
+        x = F.relu(batch_norm(x, w, p + "1", training))
+        x = batch_norm(F.conv2d(x, w[p + "3.weight"], padding=1), w, p + "4", training)
+        z = F.relu(x if k == 0 else x + z)
+    last = f"{prefix}{depth + 2}."
+    return z.mean((2, 3)) @ w[last + "weight"].T + w[last + "bias"]

@@ -41,6 +41,7 @@ def draw(labels: Ints, biases: Ints, size: int, seed: int) -> Images:
     random = np.random.default_rng([seed, 2])
     images = np.zeros((len(labels), size, size, 3), dtype=np.int64)
     thick = max(2, size // 5)
+    side = round((size * thick) ** 0.5)  # a square of the area of a bar: brightness alone tells no shape
     for image, label, bias in zip(images, labels, biases, strict=True):
         top, left = random.integers(size // 6, size // 2, 2)
         shape = np.zeros((size, size), dtype=bool)
@@ -49,7 +50,7 @@ def draw(labels: Ints, biases: Ints, size: int, seed: int) -> Images:
         elif label == 1:
             shape[top : top + thick, :] = True
         else:
-            shape[top : top + size // 2, left : left + size // 2] = True
+            shape[top : top + side, left : left + side] = True
         noise = random.integers(-25, 26, (size, size, 3))
         image[shape] = np.clip(COLOURS[bias] + noise, 1, 255)[shape]
     return images.astype(np.uint8)

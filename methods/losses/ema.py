@@ -41,3 +41,24 @@ class PerSampleEMA(nn.Module):
 def relative_difficulty(biased: Tensor, debiased: Tensor) -> Tensor:
     """LfF's weight of an image: loss of the biased network over the sum of both, each relative to its class. (B,)."""
     return biased / (biased + debiased + TINY)
+
+
+class RelativeDifficulty(nn.Module):
+    """LfF's weights of images, from running means of the losses of a biased and a debiased network.
+
+    Args:
+        size: training images. classes: labels. alpha: weight of the past.
+    """
+
+    def __init__(self, size: int, classes: int, alpha: float = 0.7) -> None:
+        super().__init__()
+        self.classes = classes
+        self.biased = PerSampleEMA(size, alpha)
+        self.debiased = PerSampleEMA(size, alpha)
+
+    def forward(self, biased: Tensor, debiased: Tensor, label: Tensor, index: Tensor) -> Tensor:
+        """(B,): weights, without gradients, once the losses (B,) of both networks are taken in."""
+        self.biased.update(biased, label, index)
+        self.debiased.update(debiased, label, index)
+        shares = [ema.relative(label, index, self.classes) for ema in (self.biased, self.debiased)]
+        return relative_difficulty(*shares)

@@ -19,6 +19,13 @@ def group_index(label: Tensor, bias: Tensor | None, task: Task) -> Tensor:
     return label * task.biases + bias
 
 
+def batch_bias(batch: Batch) -> Tensor:
+    """int64 (B,): the bias label of each image of a batch."""
+    if batch.bias is None:
+        raise ZooError("the batch holds no bias labels")
+    return batch.bias
+
+
 def batch_groups(batch: Batch, task: Task) -> Tensor:
     """int64 (B,): the group of each image of a batch."""
     return group_index(batch.label, batch.bias, task)

@@ -5,26 +5,19 @@ All of it runs in float32 at least, whatever the precision around it: the terms 
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor
 
-from .precision import wide
+from .precision import full_precision, wide
 
 
 def squared_distances(x: Tensor) -> Tensor:
     """(N, N) squared Euclidean distances of the rows of x (N, d), never below 0."""
     x = wide(x)
     norms = (x * x).sum(1)
-    with _full_precision(x):
+    with full_precision(x):
         gram = x @ x.T
     return (norms[:, None] + norms[None, :] - 2.0 * gram).clamp(min=0.0)
-
-
-def _full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """No autocast, or the product would be taken in bfloat16; the meta device knows no autocast."""
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def rbf_kernel(x: Tensor, sigma: Tensor | float) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -9,3 +11,8 @@ from torch import Tensor
 def wide(x: Tensor) -> Tensor:
     """``x`` in float32; float64 stays as it is."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """No autocast on the device of ``x``: there a product would be taken in bfloat16. Meta knows no autocast."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)

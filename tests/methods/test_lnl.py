@@ -16,9 +16,9 @@ from replicas import (
     weights,
 )
 
+from debias_zoo.assembly import build_method
 from debias_zoo.datasets.cmnist import ColoredMNIST
 from debias_zoo.engine import Engine
-from debias_zoo.assembly import build_method
 from debias_zoo.grid import Request, build_grid
 from debias_zoo.methods.losses.bias_heads import DenseHeads, PooledHead, bias_loss, negative_entropy
 from debias_zoo.methods.losses.grl import reverse_gradient

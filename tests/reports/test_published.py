@@ -9,7 +9,9 @@ import pytest
 from made_results import make_result, make_seeds
 
 from debias_zoo.errors import ZooError
-from debias_zoo.reports.published import COLUMNS, find, published, read_published
+from debias_zoo.registry import entries, load_dataset
+from debias_zoo.reports.caption import caption
+from debias_zoo.reports.published import COLUMNS, Published, find, published, read_published
 from debias_zoo.reports.table import build_table
 
 LNL_TABLE = {  # Kim et al., CVPR 2019, as printed in the authors' README; the last row from SZU-AdvTech-2022/156
@@ -48,9 +50,93 @@ def test_nothing_is_found_where_nothing_was_published(
 
 
 def test_no_number_is_published_twice_for_one_setting() -> None:
-    keys = [(p.method, p.dataset, tuple(sorted(p.setting.items())), p.metric) for p in published()]
-    assert len(keys) == len(set(keys)) == 35
-    assert all(entry.source for entry in published())
+    keys = [(p.method, p.dataset, tuple(sorted(p.setting.items())), p.metric, p.source) for p in published()]
+    twice = {key for key in keys if keys.count(key) > 1}
+    assert not twice
+    assert len(keys) > 350
+
+
+def test_every_number_is_a_fraction_of_a_method_of_the_zoo_with_its_source() -> None:
+    for entry in published():
+        assert entry.method in entries("method"), entry
+        assert 0.0 <= entry.mean <= 1.0, entry
+        assert entry.std is None or 0.0 <= entry.std < 0.2, entry
+        assert entry.n is None or entry.n > 1, entry
+        assert entry.source, entry
+        told = "from memory" in entry.source or "second-hand" in entry.source
+        assert entry.verified is not told, f"{entry}: verified means read in the source itself"
+
+
+def test_settings_name_parameters_that_the_data_set_has() -> None:
+    for entry in published():
+        if entry.dataset in entries("dataset") and entry.dataset != "bar":  # published on re-splits of it
+            known = load_dataset(entry.dataset).Params.model_fields
+            assert set(entry.setting) <= {*known, "split"}, entry
+
+
+DENETDM_TABLE = {  # Sreelatha et al., NeurIPS 2024, Table 1: unbiased accuracy at 0.5, 1, 2, 5 % conflicting images
+    "group_dro": "0.5967 0.7133 0.7630 0.8440",
+    "erm": "0.3534 0.5034 0.6229 0.7763",
+    "jtt": "0.5303 0.6168 0.7423 0.8503",
+    "lff": "0.6339 0.7401 0.8048 0.8539",
+    "dfa": "0.5912 0.7104 0.8286 0.8829",
+    "lc": "0.6348 0.7841 0.8363 0.8818",
+    "denetdm": "0.7472 0.8522 0.8929 0.9354",
+}
+
+
+@pytest.mark.parametrize("method", DENETDM_TABLE)
+def test_the_colored_mnist_table_of_denetdm(method: str) -> None:
+    cls = load_dataset("cmnist-lff")
+    for params in ({}, {"val": 0}, {"data_seed": 3, "val": 1000}):
+        runs = [cls.Params.model_validate({"conflict": r, **params}) for r in (0.005, 0.01, 0.02, 0.05)]
+        found = [find(method, "cmnist-lff", run.model_dump(mode="json")) for run in runs]
+        assert [entry and entry.mean for entry in found] == [float(text) for text in DENETDM_TABLE[method].split()]
+        assert {entry and entry.metric for entry in found} == {"unbiased"}
+    assert find(method, "cmnist-lff", {"conflict": 0.03}) is None
+
+
+def test_the_table_shows_it_beside_a_run() -> None:
+    params = {"conflict": 0.01, "severity": 4, "val": 6000, "data_seed": 0}
+    table = build_table(make_seeds("denetdm", [0.5], dataset="cmnist-lff", params=params))
+    assert table.rows[0].published is not None
+    assert table.rows[0].published.mean == 0.8522
+    assert "DeNetDM, Table 1: unbiased accuracy" in " ".join(caption(table))
+
+
+def test_accuracy_comes_before_unbiased_accuracy_and_read_before_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def entry(metric: str, mean: float, verified: bool) -> Published:
+        return Published("erm", "x", {}, metric, mean, None, None, "s", verified)
+
+    made = [entry("unbiased", 0.1, True), entry("accuracy", 0.2, False), entry("accuracy", 0.3, True)]
+    monkeypatch.setattr("debias_zoo.reports.published.published", lambda: tuple(made))
+    assert [find("erm", "x", {}, metric) for metric in (None, "accuracy", "unbiased")] == [made[2], made[2], made[0]]
+    made.pop()
+    assert find("erm", "x", {}) == made[1]
+    made.pop()
+    assert find("erm", "x", {}) == made[0]
+    assert find("erm", "x", {}, "accuracy") is None
+
+
+def test_numbers_on_other_splits_are_not_found_for_the_test() -> None:
+    found = find("learned_mixin", "biased-mnist", {"rho": 0.999}, "accuracy")
+    assert found is None, "the accuracy on the biased split"
+    found = find("learned_mixin", "biased-mnist", {"rho": 0.999, "split": "biased"}, "accuracy")
+    assert found is not None
+    assert found.mean == 0.029
+
+
+def test_the_test_of_dogs_and_cats_is_the_other_training_set() -> None:
+    found = [find("lnl", "dogs-cats", {"train": train, "size": 224}) for train in ("tb1", "tb2")]
+    assert [entry and (entry.mean, entry.verified) for entry in found] == [(0.9029, False), (0.8726, False)]
+
+
+def test_the_first_of_two_sources_stands_for_a_method() -> None:
+    found = find("end", "biased-mnist", {"rho": 0.99})
+    assert found is not None
+    assert (found.mean, found.std, found.n) == (0.9602, 0.0008, 3)
+    sources = [p.source for p in published() if (p.method, p.dataset) == ("end", "biased-mnist")]
+    assert len(set(sources)) == 2, "Hong and Yang's re-run is a block of its own"
 
 
 def test_the_table_carries_the_number_on_the_test_split_alone() -> None:

@@ -1,0 +1,84 @@
+"""BAR: Biased Action Recognition, six actions each in one kind of place (Nam et al., NeurIPS 2020)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from debias_zoo.dataset import Card
+from debias_zoo.files import FileDataset, Listing
+from debias_zoo.protocol import Augment, Settings
+
+ACTIONS = ("climbing", "diving", "fishing", "pole vaulting", "racing", "throwing")
+HELD_OUT = 10
+
+
+class BAR(FileDataset):
+    """Six actions; in training each is in its typical place, in the test in others.
+
+    The images carry no bias labels: every training image is taken to be bias-aligned, every test image conflicting, so
+    the accuracy of the test is that on bias-conflicting images. Every tenth training image of a class is held out as
+    ``val``; the official split has none.
+    """
+
+    name = "bar"
+    version = 1
+    title = "BAR: six actions, in training each in its typical place"
+    bias_attribute = "place"
+
+    @property
+    def card(self) -> Card:
+        """The data card."""
+        size = self.params.size
+        return Card(
+            title=self.title,
+            about="1,941 training and 654 test images; rock walls behind climbers, water round divers, and so on.",
+            citation="Nam, Cha, Ahn, Lee and Shin. Learning from Failure. NeurIPS 2020, arXiv:2007.02561.",
+            url="https://github.com/alinlab/BAR",
+            licence="per image, in metadata.json",
+            origin="the authors' archive",
+            classes=ACTIONS,
+            biases=(),
+            aligned=((),) * len(ACTIONS),
+            image_shape=(3, size, size),
+            backbone="resnet18",
+            normalize="imagenet",
+            training={"quick": QUICK, "standard": STANDARD},
+            eval_splits=("val", "test"),
+            folder="bar",
+            get="Clone https://github.com/alinlab/BAR and put its train/ and test/ into bar/.",
+        )
+
+    def listing(self, root: Path | None, split: str) -> Listing:
+        """By class, then by number: ``train/climbing_0.jpg``; a class's name may have a space."""
+        folder = self.folder(root) / ("test" if split == "test" else "train")
+        files: list[Path] = []
+        labels: list[int] = []
+        for label, action in enumerate(ACTIONS):
+            found = sorted(folder.glob(f"{action}_*"), key=_number)
+            if split != "test":
+                found = [file for k, file in enumerate(found) if (k % HELD_OUT == 0) == (split == "val")]
+            files += found
+            labels += [label] * len(found)
+        return Listing(files, np.array(labels, np.int64))
+
+
+STANDARD = Settings(
+    epochs=60,
+    batch_size=64,
+    optimizer="sgd",
+    lr=0.01,
+    momentum=0.9,
+    weight_decay=5e-4,
+    schedule="cosine",
+    augment=Augment(resized_crop=(0.7, 1.0), flip=True),
+)
+"""Ours; LfF gives no schedule for BAR."""
+
+QUICK = Settings(epochs=2).over(STANDARD)
+
+
+def _number(file: Path) -> tuple[int, str]:
+    number = file.stem.rpartition("_")[2]
+    return (int(number) if number.isdecimal() else -1, file.name)

@@ -1,0 +1,104 @@
+"""CelebA with any of its forty attributes as the label and any other as the bias (Liu et al., ICCV 2015)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from debias_zoo.dataset import Card
+from debias_zoo.decode import Step
+from debias_zoo.errors import ZooError, unknown
+from debias_zoo.files import FileDataset, Listing, read_lines
+from debias_zoo.protocol import Augment, Settings
+
+SPLITS = {"train": "0", "val": "1", "test": "2"}
+
+
+class CelebA(FileDataset):
+    """Faces; by default the label is blond hair and the bias is sex: 1,387 of 162,770 training images are blond men."""
+
+    name = "celeba"
+    version = 1
+    title = "CelebA: an attribute that goes with another, by default blond hair and sex"
+    bias_attribute = "another attribute"
+
+    class Params(FileDataset.Params):
+        """What can be chosen on the command line, as in ``celeba:label=Heavy_Makeup``."""
+
+        label: str = Field("Blond_Hair", description="the attribute to learn, as list_attr_celeba.txt spells it")
+        bias: str = Field("Male", description="the attribute that is the bias")
+
+    @property
+    def card(self) -> Card:
+        """The data card; the label is aligned with the absence of the bias, as blond hair with not male."""
+        size, label, bias = self.params.size, self.params.label, self.params.bias
+        return Card(
+            title=self.title,
+            about="162,770 training, 19,867 validation and 19,962 test images in the official partition.",
+            citation="Liu, Luo, Wang and Tang. Deep Learning Face Attributes in the Wild. ICCV 2015.",
+            url="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+            licence="non-commercial research; no part may be copied, published or distributed",
+            origin="the authors' archive, in torchvision's layout",
+            classes=(f"not {label}", label),
+            biases=(f"not {bias}", bias),
+            aligned=((1,), (0,)),
+            image_shape=(3, size, size),
+            backbone="resnet18",
+            normalize="imagenet",
+            training={"quick": QUICK, "standard": STANDARD},
+            eval_splits=("val", "test"),
+            folder="celeba",
+            get="After agreeing to the terms on the page above, put img_align_celeba/ (unpacked), list_attr_celeba.txt "
+            "and list_eval_partition.txt into celeba/; torchvision.datasets.CelebA(root, download=True) makes the same "
+            "layout.",
+        )
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """As in Group-DRO's code: the middle 178 pixels, then scaled."""
+        return (("centre", 178), ("squash", self.params.size))
+
+    def listing(self, root: Path | None, split: str) -> Listing:
+        """The rows of the attribute file, in their order."""
+        folder = self.folder(root)
+        names, values = attributes(folder / "list_attr_celeba.txt")
+        columns = {name: k for k, name in enumerate(names)}
+        for wanted in (self.params.label, self.params.bias):
+            if wanted not in columns:
+                raise unknown("attribute of celeba", wanted, columns)
+        parts = dict(line.split() for line in read_lines(folder / "list_eval_partition.txt"))
+        rows = [(file, row) for file, row in values if parts.get(file) == SPLITS[split]]
+        chosen = np.array([[row[columns[a]] for a in (self.params.label, self.params.bias)] for _, row in rows])
+        chosen = (chosen.reshape(-1, 2).astype(np.int64) > 0).astype(np.int64)
+        files = [folder / "img_align_celeba" / file for file, _ in rows]
+        return Listing(files, chosen[:, 0], chosen[:, 1])
+
+
+def attributes(file: Path) -> tuple[list[str], list[tuple[str, list[Any]]]]:
+    """Names of the attributes, and for each image its file and a value, 1 or -1, for each of them."""
+    lines = read_lines(file)
+    if len(lines) < 3 or not lines[0].strip().isdecimal():
+        raise ZooError(f"{file} is not CelebA's attribute list: its first line is the number of images")
+    names = lines[1].split()
+    rows = [(line.split()[0], line.split()[1:]) for line in lines[2:]]
+    if len(rows) != int(lines[0]) or any(len(row) != len(names) for _, row in rows):
+        raise ZooError(f"{file} is broken off: it announces {lines[0].strip()} images and holds {len(rows)}")
+    return names, rows
+
+
+STANDARD = Settings(
+    epochs=10,
+    batch_size=128,
+    optimizer="sgd",
+    lr=0.01,
+    momentum=0.9,
+    weight_decay=1e-4,
+    schedule="cosine",
+    augment=Augment(resized_crop=(0.7, 1.0), flip=True),
+)
+"""Ours, for networks from scratch; the augmentation is Group-DRO's."""
+
+QUICK = Settings(epochs=1).over(STANDARD)

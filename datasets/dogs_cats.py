@@ -1,0 +1,96 @@
+"""Dogs and Cats with bright or dark fur, the real images of Learning Not to Learn (Kim et al., CVPR 2019)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from debias_zoo.dataset import Card
+from debias_zoo.files import FileDataset, Listing, read_lines
+from debias_zoo.protocol import Augment, Settings
+
+CAT, DOG = 0, 1
+BRIGHT, DARK = 0, 1
+LISTS = {BRIGHT: "list_bright.txt", DARK: "list_dark.txt"}
+
+TRAINING_BIAS = {"tb1": {CAT: DARK, DOG: BRIGHT}, "tb2": {CAT: BRIGHT, DOG: DARK}}
+"""The fur of each class in the training set TB1, TB2; the other set is the test."""
+
+
+class DogsCats(FileDataset):
+    """Train on dark cats and bright dogs (TB1), test on bright cats and dark dogs (TB2), or the other way round.
+
+    Every training image of a class has one bias, and every test image the other one: bias-conflicting accuracy is the
+    test accuracy. A tenth of the training images, every tenth of a class, is held out as ``val``.
+    """
+
+    name = "dogs-cats"
+    version = 1
+    title = "Dogs and Cats (LNL): in training the fur's brightness tells the class"
+    bias_attribute = "fur"
+
+    class Params(FileDataset.Params):
+        """What can be chosen on the command line, as in ``dogs-cats:train=tb2,size=64``."""
+
+        train: Literal["tb1", "tb2"] = Field("tb1", description="tb1: dark cats and bright dogs; tb2: the opposite")
+
+    @property
+    def card(self) -> Card:
+        """The data card; what is aligned is what the training set shows."""
+        size, fur = self.params.size, TRAINING_BIAS[self.params.train]
+        return Card(
+            title=self.title,
+            about="16,785 of Kaggle's images in two lists, by the fur's brightness; TB1 holds 10,047, TB2 6,738.",
+            citation="Kim, Kim, Kim, Kim and Kim. Learning Not to Learn. CVPR 2019, arXiv:1812.10352.",
+            url="https://github.com/feidfoe/learning-not-to-learn",
+            licence="not stated (Kaggle, Dogs vs. Cats; Asirra, Petfinder)",
+            origin="Kaggle's Dogs vs. Cats; the authors' lists",
+            classes=("cat", "dog"),
+            biases=("bright", "dark"),
+            aligned=((fur[CAT],), (fur[DOG],)),
+            image_shape=(3, size, size),
+            backbone="resnet18",
+            normalize="imagenet",
+            training={"quick": QUICK, "standard": STANDARD},
+            eval_splits=("val", "test"),
+            folder="dogs_cats",
+            get="Take train.zip of https://www.kaggle.com/c/dogs-vs-cats (an account is needed), unpack it as "
+            "dogs_cats/train/cat.0.jpg ..., and put list_bright.txt and list_dark.txt of "
+            "https://github.com/feidfoe/learning-not-to-learn (dataset/dogs_and_cats) into dogs_cats/.",
+        )
+
+    def listing(self, root: Path | None, split: str) -> Listing:
+        """Cats, then dogs, in the order of the lists."""
+        folder, fur = self.folder(root), TRAINING_BIAS[self.params.train]
+        files: list[Path] = []
+        labels: list[int] = []
+        biases: list[int] = []
+        for label, kind in ((CAT, "cat"), (DOG, "dog")):
+            bias = fur[label] if split != "test" else 1 - fur[label]
+            names = [name for name in read_lines(folder / LISTS[bias]) if name.startswith(kind)]
+            if split != "test":
+                names = [name for k, name in enumerate(names) if (k % HELD_OUT == 0) == (split == "val")]
+            files += [folder / "train" / name for name in names]
+            labels += [label] * len(names)
+            biases += [bias] * len(names)
+        return Listing(files, np.array(labels, np.int64), np.array(biases, np.int64))
+
+
+HELD_OUT = 10
+
+STANDARD = Settings(
+    epochs=30,
+    batch_size=64,
+    optimizer="sgd",
+    lr=0.01,
+    momentum=0.9,
+    weight_decay=5e-4,
+    schedule="cosine",
+    augment=Augment(flip=True),
+)
+"""Ours: LNL trains a pretrained ResNet-18 at lr .001, of which it gives no number of epochs."""
+
+QUICK = Settings(epochs=2).over(STANDARD)

@@ -1,0 +1,81 @@
+"""Waterbirds: birds cut out and pasted on water or land (Sagawa et al., ICLR 2020)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from debias_zoo.dataset import Card
+from debias_zoo.decode import Step
+from debias_zoo.files import FileDataset, Listing, read_table
+from debias_zoo.protocol import Augment, Settings
+
+SPLITS = {"train": "0", "val": "1", "test": "2"}
+
+
+class Waterbirds(FileDataset):
+    """Waterbirds and landbirds; 95 % of the training images show a bird before its own background.
+
+    Validation and test show both backgrounds equally often within a class. As published, the average accuracy weighs
+    groups like the training split; here it is the plain average of the test, and worst group is as published.
+    """
+
+    name = "waterbirds"
+    version = 1
+    title = "Waterbirds: the background tells the bird in 95 % of the training images"
+    bias_attribute = "background"
+
+    @property
+    def card(self) -> Card:
+        """The data card."""
+        size = self.params.size
+        return Card(
+            title=self.title,
+            about="4,795 training, 1,199 validation and 5,794 test images; groups of the training split: landbird on "
+            "land 3,498, landbird on water 184, waterbird on land 56, waterbird on water 1,057.",
+            citation="Sagawa, Koh, Hashimoto and Liang. Distributionally Robust Neural Networks for Group Shifts. "
+            "ICLR 2020, arXiv:1911.08731; birds: CUB-200-2011, backgrounds: Places.",
+            url="https://github.com/kohpangwei/group_DRO",
+            licence="non-commercial research and education",
+            origin="the authors' archive",
+            classes=("landbird", "waterbird"),
+            biases=("land", "water"),
+            aligned=((0,), (1,)),
+            image_shape=(3, size, size),
+            backbone="resnet18",
+            normalize="imagenet",
+            training={"quick": QUICK, "standard": STANDARD},
+            eval_splits=("val", "test"),
+            folder="waterbird_complete95_forest2water2",
+            get="Unpack https://nlp.stanford.edu/data/dro/waterbird_complete95_forest2water2.tar.gz there.",
+        )
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """As the authors' evaluation: to a square of 256/224 of the size, of which the middle is cut out."""
+        size: int = self.params.size
+        return (("squash", round(size * 256 / 224)), ("centre", size))
+
+    def listing(self, root: Path | None, split: str) -> Listing:
+        """The rows of ``metadata.csv``, in their order."""
+        folder = self.folder(root)
+        table = read_table(folder / "metadata.csv", ("img_filename", "y", "split", "place"))
+        table = table[table["split"] == SPLITS[split]]
+        files = [folder / name for name in table["img_filename"]]
+        return Listing(files, table["y"].to_numpy().astype(np.int64), table["place"].to_numpy().astype(np.int64))
+
+
+STANDARD = Settings(
+    epochs=50,
+    batch_size=64,
+    optimizer="sgd",
+    lr=0.01,
+    momentum=0.9,
+    weight_decay=1e-4,
+    schedule="cosine",
+    augment=Augment(resized_crop=(0.7, 1.0), flip=True),
+)
+"""Ours, for networks from scratch; the augmentation is the authors'."""
+
+QUICK = Settings(epochs=2).over(STANDARD)

@@ -1,0 +1,64 @@
+"""Write the README's tables of methods and data sets from the facts that their classes state.
+
+python docs/readme.py            writes them
+python docs/readme.py --check    exits 1 where they are stale
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from debias_zoo.listing import rows
+
+OURS = "debias-zoo"
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def _ours(what: str) -> list[dict[str, Any]]:
+    return [row for row in rows(what) if row["origin"] == OURS]
+
+
+def methods() -> str:
+    """One row a method: name, which bias labels it reads, paper."""
+    lines = ["| name | labels | paper |", "|---|---|---|"]
+    for row in _ours("methods"):
+        first, _, rest = row["authors"].partition(", ")
+        paper = f"{first}{' et al.' if rest else ''}, {row['title']}, {row['venue']} {row['year']}"
+        lines.append(f"| `{row['name']}` | {row['supervision']} | {paper} |")
+    return "\n".join(lines)
+
+
+def datasets() -> str:
+    """One row a data set: name, bias attribute, title."""
+    lines = ["| name | bias | |", "|---|---|---|"]
+    lines += [f"| `{row['name']}` | {row['bias']} | {row['title']} |" for row in _ours("datasets")]
+    return "\n".join(lines)
+
+
+def renewed(text: str) -> str:
+    """``text`` with what stands between ``<!-- name -->`` and ``<!-- end -->`` written anew."""
+    for name, table in (("methods", methods()), ("datasets", datasets())):
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        if not re.search(pattern, text, re.S):
+            raise SystemExit(f"the README has no place for {name}: <!-- {name} --> ... <!-- end -->")
+        text = re.sub(pattern, lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text, flags=re.S)
+    return text
+
+
+def main() -> int:
+    """Write, or check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a table is stale")
+    old = README.read_text()
+    new = renewed(old)
+    if parser.parse_args().check:
+        return int(old != new)
+    README.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
