@@ -15,6 +15,7 @@ slow:
 
 bench:
 	python tests/benchmarks/speed.py
+	python tests/benchmarks/cost.py
 
 docs:
 	sphinx-build -W -q -b html docs docs/_build

@@ -82,6 +82,7 @@ class ColoredMNIST(BiasDataset):
             normalize="cifar",
             training={"quick": QUICK, "standard": STANDARD},
             eval_splits=eval_splits(self.params.val),
+            paper_params={"val": 0},
         )
 
     def load(self, root: Path | None, split: str) -> Split:

@@ -93,6 +93,7 @@ class ColoredMNISTLfF(BiasDataset):
             normalize="none",
             training={"quick": QUICK, "standard": STANDARD},
             eval_splits=eval_splits(self.params.val),
+            paper_params={"val": 0},
         )
 
     def load(self, root: Path | None, split: str) -> Split:

@@ -74,6 +74,7 @@ class Card(BaseModel):
         bias_map: (heads, bins, h, w) of dense bias labels, or None.
         training: for each protocol, settings that all methods share on this data.
         eval_splits: splits that are evaluated after every epoch.
+        paper_params: parameters that papers use, where the defaults are others; said where a recipe runs without them.
         folder: where its files lie below ``--data-root``; get: how they come there, step by step. Empty: bundled.
     """
 
@@ -97,6 +98,7 @@ class Card(BaseModel):
     training: Mapping[str, Settings]
     eval_splits: tuple[str, ...]
     test_splits: tuple[str, ...] = ("test",)
+    paper_params: Mapping[str, Any] = {}
     folder: str = ""
     get: str = ""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from .dataset import Split
 from .engine import DeviceSplit, Engine, predict_split
 from .method import Clock
 from .runner import load_splits, make_method
@@ -41,11 +43,15 @@ def _expected(trials: Iterable[Trial], out: Path, root: Path | None, device: str
             if result.environment.get("device") == device:
                 seen[_but_seed(result.trial)] = result.seconds["total"]
     found = {}
+    last: tuple[Any, tuple[Split, dict[str, Split]]] | None = None  # trials of one data set follow each other
     for trial in trials:
         key = _but_seed(trial)
         if key not in seen:
             try:
-                seen[key] = _time(trial, out, root, device)
+                data = (trial.dataset, trial.params, trial.train_limit, trial.eval_limit)
+                if last is None or last[0] != data:
+                    last = data, load_splits(trial, root)
+                seen[key] = _time(trial, out, *last[1], device)
             except Exception:  # the worker will tell what is wrong, on this trial alone
                 seen[key] = 0.0
         found[trial.identity] = seen[key]
@@ -64,10 +70,9 @@ def _but_seed(trial: Trial) -> str:
     return trial.model_copy(update={"seed": 0, "needs": {}}).identity
 
 
-def _time(trial: Trial, out: Path, root: Path | None, device: str) -> float:
+def _time(trial: Trial, out: Path, train: Split, evals: dict[str, Split], device: str) -> float:
     if trial.needs:
         return 0.0  # its teacher is not trained yet, so it cannot be built
-    train, evals = load_splits(trial, root)
     method = make_method(trial, train, out, device)
     engine = Engine(method, device, trial.precision)
     split = DeviceSplit(train, engine.device, method.sees_bias)

@@ -17,7 +17,7 @@ from .errors import ZooError, unknown
 from .feasibility import bias_warnings, dry_run
 from .method import Method, Need, Recipe
 from .protocol import TRAIN, Settings, protocol
-from .registry import load_dataset, load_method
+from .registry import entries, load_dataset, load_method
 from .trial import Supervision, Trial
 
 
@@ -158,8 +158,15 @@ def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, con
         needs=needs,
         supervision=_supervision(cls, recipe, needs.values()),
         source=recipe.source,
-        deviations=(*recipe.deviations, *_changed(cls, request)),
+        deviations=(*recipe.deviations, *_unlike_papers(dataset, request), *_changed(cls, request)),
     )
+
+
+def _unlike_papers(dataset: BiasDataset, request: Request) -> list[str]:
+    """Parameters of the data in which a run under the papers' protocol differs from the papers."""
+    given = dataset.params.model_dump()
+    wanted = dataset.card.paper_params if request.protocol == "paper" else {}
+    return [f"the data have {k}={given[k]}, the papers' {k}={v}" for k, v in wanted.items() if given[k] != v]
 
 
 def _needed(name: str, role: str, need: Need, dataset: BiasDataset, seed: int, request: Request) -> Trial:
@@ -189,7 +196,8 @@ def find_recipe(cls: type[Method], dataset: str, protocol_name: str) -> Recipe:
                 update={"settings": recipe.settings.model_copy(update={"epochs": None}), "stages": stages}
             )
     if protocol(protocol_name).needs_recipe:
-        there = sorted({recipe.dataset for recipe in cls.recipes if recipe.protocol == protocol_name})
+        here = entries("dataset")
+        there = sorted({r.dataset for r in cls.recipes if r.protocol == protocol_name and r.dataset in here})
         raise ZooError(
             f"method {cls.name!r} has no recipe for --protocol {protocol_name} on data set {dataset!r}; it has one "
             f"for: {', '.join(there) or 'none'}. --protocol standard runs everywhere"

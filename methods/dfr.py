@@ -47,8 +47,9 @@ class DFR(Method):
     unbiased one where there is one, and none in training. Prediction: W h(x) + b; until ``finish`` f(x).
 
     Differs from the paper: one softmax for any number of classes, by the solver saga, which leaves b free (liblinear
-    penalises it and knows two classes); one standardisation, by the whole validation split, for choosing C and for
-    fitting (the authors' code takes another each time); the halves are drawn within each group, so that none is lost.
+    penalises it and knows two classes) and may stop before it has converged; one standardisation, by the whole
+    validation split (the authors' last one is by training features); the halves are drawn within each group, so that
+    none is lost.
     """
 
     name = "dfr"
@@ -102,6 +103,10 @@ class DFR(Method):
         self.weight.copy_(layer[:, :-1])
         self.bias.copy_(layer[:, -1])
         self.fitted.fill_(True)
+
+    def features(self, image: Tensor) -> Tensor:
+        features = wide(self.net.features(image))
+        return torch.where(self.fitted, (features - self.mean) / self.scale, features)
 
     def predict(self, image: Tensor) -> Tensor:
         features = self.net.features(image)

@@ -81,7 +81,7 @@ class GroupDRO(Method):
             source="the row in DeNetDM, Table 1; net and settings: alinlab/LfF, config.py",
             backbone="mlp",
             backbone_options={"depth": 3, "width": 100},
-            normalize="none",
+            normalize="bytes",
             settings=LFF_CMNIST,
             deviations=("DeNetDM gives no settings for its Group-DRO: these are LfF's, eta is Group-DRO's own",),
         ),

@@ -38,7 +38,7 @@ class HEX(Method):
         L   = CE(F_L, y)                                     steps everything, through the projector as well
 
     so that F_L = (I - P) h W_h. No bias labels, but the method is built for texture (for colour it sees luminance
-    alone). Prediction: F_P = f([h, 0]).
+    alone, relative to the brightest pixel: nothing of a flat colour on black). Prediction: F_P = f([h, 0]).
 
     Differs from the paper: at test h is divided by norms that a batch of training images has, found after every epoch,
     instead of those of the test batch, so that each image is predicted by itself; the projector is a QR decomposition

@@ -9,11 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from debias_zoo.method import Batch, Clock, Method, Paper, Stage, setting
+from debias_zoo.method import Batch, Clock, Method, Paper, Settings, Stage, setting
 
 from .losses.groups import batch_bias, group_means
 from .losses.irm import scale_gradient
 from .losses.precision import wide
+
+CLIPPED = Settings(clip=1.0)
+"""The penalty is quadratic in the logits: unlike cross-entropy's, its gradient grows with them, and SGD diverges."""
 
 
 class IRM(Method):
@@ -29,9 +32,10 @@ class IRM(Method):
     lambda_t is 1 in a first stage and lambda in a second one, which begins with a fresh optimizer (DomainBed); the
     division keeps the gradient's size. Reads bias labels of the training split. Prediction: f(x).
 
-    As in the paper's code the penalty is squared by default, which overestimates g_e^2 in small batches. The unbiased
-    form may be negative and has no lower bound on a finite training split: with a large lambda and few images a network
-    learns to disagree with itself there.
+    Differs from the paper: gradients are clipped to norm 1 (``irm.train.clip``), or SGD diverges. As in its code the
+    penalty is squared by default, which overestimates g_e^2 in small batches. The unbiased form may be negative and has
+    no lower bound on a finite training split: with a large lambda and few images a network learns to disagree with
+    itself there.
     """
 
     name = "irm"
@@ -71,8 +75,8 @@ class IRM(Method):
 
     def stages(self) -> Sequence[Stage]:
         share = self.config.anneal_share
-        penalise = Stage("penalise", 1.0 - share)
-        return [Stage("anneal", share), penalise] if share else [penalise]
+        penalise = Stage("penalise", 1.0 - share, CLIPPED)
+        return [Stage("anneal", share, CLIPPED), penalise] if share else [penalise]
 
     def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         logits, bias = wide(self.net(batch.image)), batch_bias(batch)

@@ -48,11 +48,8 @@ DFA_CMNIST = Settings(
 )
 """DFA on LfF's Colored MNIST (kakaoenterprise/Learning-Debiased-Disentangled: ``run_cmnist_ours.sh``).
 
-In epochs of 235 steps: 50,000 steps, the rate halved every 10,000.
+In epochs of 235 steps: 50,000 steps, the rate halved every 10,000; DFA itself begins to count after its warm-up.
 """
-
-LFF_CIFAR = Settings(epochs=200).over(LFF_CMNIST)
-"""LfF and its baseline on Corrupted CIFAR-10 (alinlab/LfF: ``config.py``): 196 steps, two hundred times."""
 
 WATERBIRDS = Settings(
     epochs=300, batch_size=128, optimizer="sgd", lr=1e-3, momentum=0.9, weight_decay=1e-4, schedule="constant"

@@ -42,7 +42,11 @@ class SpectralDecoupling(Method):
         """Settings; each says where its default comes from."""
 
         lambda_logits: float = setting(
-            0.1, "weight of the penalty", source="paper, on CelebA", search=(1e-3, 10.0, "log"), ge=0
+            0.1,
+            "weight of the penalty",
+            source="ours; its on CelebA, for another form",
+            search=(1e-3, 10.0, "log"),
+            ge=0,
         )
         gamma: tuple[float, ...] = setting(
             (), "targets of the true class's logit, one a class; none: the norm of all logits", source="paper, CMNIST"

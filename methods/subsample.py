@@ -15,7 +15,8 @@ from .losses.precision import wide
 from .schedules import CELEBA, WATERBIRDS
 
 CHOSEN = (
-    "rate, weight decay and batch size, which the paper draws and chooses by worst validation group, are Group-DRO's"
+    "rate, weight decay and batch size, which the paper chooses by worst validation group, are those of ERM in "
+    "Group-DRO's paper; the last epoch is kept"
 )
 
 

@@ -28,7 +28,8 @@ from .losses.precision import wide
 from .schedules import CELEBA, WATERBIRDS
 
 CHOSEN = (
-    "rate, weight decay and batch size, which the paper draws and chooses by worst validation group, are Group-DRO's"
+    "rate, weight decay and batch size, which the paper chooses by worst validation group, are those of ERM in "
+    "Group-DRO's paper; the last epoch is kept"
 )
 
 
@@ -40,8 +41,8 @@ class Upweight(Method):
         sampling:  N draws an epoch with replacement, P(i) ~ 1 / n_k;  L = mean_i CE(f(x_i), y_i)     steps the network
         weights:   every image once an epoch;  L = mean_i N / (G n_k) CE(f(x_i), y_i)                 steps the network
 
-    Both have the same expected gradient; ``weights`` has the larger variance, and other batch norm statistics. Reads
-    bias labels of the training split. Prediction: f(x).
+    Both have the same expected loss, but not the same variance nor, with batch norm, the same statistics. Reads bias
+    labels of the training split. Prediction: f(x).
 
     The paper's method is ``sampling``; ``weights`` is what others call by the same name, here with mean 1 over the
     images, so that the learning rate means the same in both.

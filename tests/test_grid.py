@@ -349,3 +349,12 @@ def test_a_teacher_is_another_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     handed = load_file(tmp_path / student.folder / "model.safetensors")
     assert all(torch.equal(value, handed[f"teacher.{name}"]) for name, value in weights.items())
     assert read_results(tmp_path)[0][1].trial.needs["teacher"].identity == teacher.identity
+
+
+def test_data_that_are_not_the_papers_are_a_deviation_under_their_protocol() -> None:
+    (held_out,) = build_grid(Request(["lnl"], ["cmnist"], protocol="paper")).trials.values()
+    assert "the data have val=6000, the papers' val=0" in held_out.deviations
+    (whole,) = build_grid(Request(["lnl"], ["cmnist:val=0"], protocol="paper")).trials.values()
+    assert not any("val=" in text for text in whole.deviations)
+    (standard,) = build_grid(Request(["lnl"], ["cmnist"])).trials.values()
+    assert not any("val=" in text for text in standard.deviations)

@@ -26,8 +26,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 from plain_lnl import PlainLNL
 
 from debias_zoo.dataset import Split
-from debias_zoo.engine import DeviceSplit, Engine
 from debias_zoo.devices import default_precision
+from debias_zoo.engine import DeviceSplit, Engine
 from debias_zoo.grid import Request, build_grid
 from debias_zoo.methods.losses.bias_heads import bias_loss, negative_entropy
 from debias_zoo.methods.losses.grl import reverse_gradient

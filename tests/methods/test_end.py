@@ -22,7 +22,7 @@ from replicas import (
 from torch import Tensor, nn
 from watching import same
 
-from debias_zoo.methods.end import EnD, regularisers
+from debias_zoo.methods.end import regularisers
 
 
 def unit_features(w: dict[str, Tensor], image: Tensor) -> Tensor:
@@ -157,8 +157,3 @@ def test_pairs_are_compared_in_full_precision_under_autocast() -> None:
         inside = regularisers(z, label, bias, BIASES)
     for one, other in zip(inside, regularisers(z.double(), label, bias, BIASES), strict=True):
         assert float(one) == pytest.approx(float(other), rel=1e-5)
-
-
-def test_recipe_is_the_authors_net() -> None:
-    (recipe,) = EnD.recipes
-    assert (recipe.backbone, recipe.normalize, recipe.settings.epochs) == ("simple_convnet", "half", 80)

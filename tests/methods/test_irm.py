@@ -123,6 +123,7 @@ def test_the_loss_reaches_every_parameter_through_both_terms() -> None:
 def test_annealing_ends_with_a_fresh_optimizer() -> None:
     stages = make_method("irm", anneal_share=0.25).stages()
     assert [(stage.name, stage.share) for stage in stages] == [("anneal", 0.25), ("penalise", 0.75)]
+    assert all(stage.settings.clip == 1.0 and stage.fresh_optimizers for stage in stages)
     assert [stage.name for stage in make_method("irm", anneal_share=0.0).stages()] == ["penalise"]
     ran = Bench(IRM).fit(epochs=2, settings=Settings(optimizer="adam").over(SETTINGS))
     state = ran.trainer.engine.optimizers["main"].state_dict()["state"]
