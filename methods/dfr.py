@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from debias_zoo.errors import ZooError
+from debias_zoo.errors import DivergedError, ZooError
 from debias_zoo.method import Backbones, Batch, Clock, Method, Paper, Task, View, setting
 
 from .losses.precision import full_precision, wide
@@ -96,6 +96,8 @@ class DFR(Method):
         mean, deviation = features.mean(0), features.std(0, correction=0)
         scale = torch.where(deviation > TINY, deviation, 1.0)
         x = ((features - mean) / scale).numpy()
+        if not np.isfinite(x).all():
+            raise DivergedError("dfr: features are not finite. Lower the learning rate (--set dfr.main.lr=...)")
         random = np.random.default_rng(val.generator.initial_seed())
         layer = torch.from_numpy(last_layer(x, val.labels.cpu().numpy(), groups, self.config, random))
         self.mean.copy_(mean)

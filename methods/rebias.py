@@ -141,7 +141,8 @@ class ReBias(Method):
         if self.config.sigma != "median":
             return
         own, theirs = [], []
-        for batch in train.batches(SIGMA_BATCH, every=max(1, round(1.0 / self.config.sigma_share))):
+        every = min(round(1.0 / self.config.sigma_share), len(train.labels) // SIGMA_BATCH)  # a batch at least
+        for batch in train.batches(SIGMA_BATCH, every=max(1, every)):
             own.append(self.net.features(batch.image))
             theirs.append(self.biased.features(batch.image))
         self.sigma.copy_(torch.stack([median_sigma(own), median_sigma(theirs)]).clamp(min=1e-6))

@@ -22,7 +22,7 @@ from replicas import (
 from torch import Tensor
 from watching import same
 
-from debias_zoo.errors import ZooError
+from debias_zoo.errors import DivergedError, ZooError
 from debias_zoo.method import Batch
 from debias_zoo.methods import dfr
 from debias_zoo.methods.dfr import DFR, balanced, best_strength, groups_of, last_layer, logistic
@@ -258,6 +258,13 @@ def test_the_layer_is_applied_in_full_precision_under_autocast() -> None:
     assert found.dtype == torch.float32
     expected = ((features.float() - method.mean) / method.scale) @ method.weight.T + method.bias
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_network_that_diverged_is_refused() -> None:
+    method = make_method("dfr").eval()
+    method.net.features = lambda image: torch.full((len(image), 64), math.nan)
+    with pytest.raises(DivergedError, match="features are not finite"):
+        method.finish(None, validation())
 
 
 def test_groups_are_those_that_are_there() -> None:

@@ -145,4 +145,8 @@ def test_radii_are_estimated_on_images_from_all_over_the_split() -> None:
     view = _View()
     with torch.no_grad():
         make_method("rebias", sigma_share=0.05).eval().end_epoch(clock(), view)
+    assert view.asked[-1] == 1, "so few images are all needed"
+    view.labels = torch.zeros(20 * 256, dtype=torch.long)
+    with torch.no_grad():
+        make_method("rebias", sigma_share=0.05).eval().end_epoch(clock(), view)
     assert view.asked[-1] == 20, "the first images of a file may be of one class"
