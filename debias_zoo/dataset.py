@@ -60,8 +60,13 @@ class Split:
         """int64 (classes, biases): images by (label, bias); None where biases are not annotated."""
         if self.biases is None:
             return None
-        counts = np.bincount(self.labels * biases + self.biases, minlength=classes * biases)
-        return counts.reshape(classes, biases).astype(np.int64)
+        return count_groups(self.labels, self.biases, classes, biases)
+
+
+def count_groups(labels: Ints, bias: Ints, classes: int, biases: int) -> Ints:
+    """int64 (classes, biases): images by (label, bias). labels, bias: int64 (N,)."""
+    counts = np.bincount(labels * biases + bias, minlength=classes * biases)
+    return counts.reshape(classes, biases).astype(np.int64)
 
 
 class Card(BaseModel):

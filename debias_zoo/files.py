@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from .dataset import BiasDataset, Ints, Split
+from .dataset import BiasDataset, Ints, Split, count_groups
 from .decode import Report, Step, decoded, fingerprint
 from .errors import ZooError, unknown
 
@@ -98,9 +98,8 @@ class FileDataset(BiasDataset):
         found = self._checked(root, "train")
         if found.biases is None:
             return None
-        shape = len(self.card.classes), len(self.card.biases)
-        counts = np.bincount(found.labels * shape[1] + found.biases, minlength=shape[0] * shape[1])
-        return counts.reshape(shape).astype(np.int64)
+        card = self.card
+        return count_groups(found.labels, found.biases, len(card.classes), len(card.biases))
 
     def fingerprint(self, root: Path | None) -> str:
         """Of names, sizes and times of all files."""

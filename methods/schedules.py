@@ -66,3 +66,9 @@ SHRESTHA_CELEBA = Settings(weight_decay=1e-5).over(CELEBA)
 
 On ResNet-18, not pre-trained.
 """
+
+BALANCING = (
+    "rate, weight decay and batch size, which the paper chooses by worst validation group, are those of ERM in "
+    "Group-DRO's paper; the last epoch is kept"
+)
+"""In what the recipes of the balancing methods (Idrissi et al., CLeaR 2022) differ from their paper."""

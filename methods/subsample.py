@@ -12,12 +12,7 @@ from debias_zoo.method import Backbones, Batch, Clock, Method, Paper, Recipe, Re
 
 from .losses.groups import view_groups
 from .losses.precision import wide
-from .schedules import CELEBA, WATERBIRDS
-
-CHOSEN = (
-    "rate, weight decay and batch size, which the paper chooses by worst validation group, are those of ERM in "
-    "Group-DRO's paper; the last epoch is kept"
-)
+from .schedules import BALANCING, CELEBA, WATERBIRDS
 
 
 class Subsample(Method):
@@ -55,7 +50,7 @@ class Subsample(Method):
             backbone_options={"pretrained": True},
             normalize="imagenet",
             settings=Settings(epochs=360).over(WATERBIRDS),
-            deviations=(CHOSEN,),
+            deviations=(BALANCING,),
         ),
         Recipe(
             protocol="paper",
@@ -65,7 +60,7 @@ class Subsample(Method):
             backbone_options={"pretrained": True},
             normalize="imagenet",
             settings=Settings(epochs=60).over(CELEBA),
-            deviations=(CHOSEN,),
+            deviations=(BALANCING,),
         ),
     )
 

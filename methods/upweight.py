@@ -25,12 +25,7 @@ from debias_zoo.method import (
 
 from .losses.groups import balancing_weights, training_counts, view_groups
 from .losses.precision import wide
-from .schedules import CELEBA, WATERBIRDS
-
-CHOSEN = (
-    "rate, weight decay and batch size, which the paper chooses by worst validation group, are those of ERM in "
-    "Group-DRO's paper; the last epoch is kept"
-)
+from .schedules import BALANCING, CELEBA, WATERBIRDS
 
 
 class Upweight(Method):
@@ -77,7 +72,7 @@ class Upweight(Method):
             backbone_options={"pretrained": True},
             normalize="imagenet",
             settings=Settings(epochs=360).over(WATERBIRDS),
-            deviations=(CHOSEN,),
+            deviations=(BALANCING,),
         ),
         Recipe(
             protocol="paper",
@@ -87,7 +82,7 @@ class Upweight(Method):
             backbone_options={"pretrained": True},
             normalize="imagenet",
             settings=Settings(epochs=60).over(CELEBA),
-            deviations=(CHOSEN,),
+            deviations=(BALANCING,),
         ),
     )
 
