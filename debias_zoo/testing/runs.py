@@ -22,7 +22,8 @@ SHORT = 2
 
 RESUMED_EPOCHS = 3
 LEARNING = Settings(optimizer="adam", lr=3e-3).over(SETTINGS)
-LEARNING_EPOCHS = 25
+LEARNING_EPOCHS = (25, 50)
+"""The second for methods that spend half of their epochs on another network."""
 
 
 def check_supervision(bench: Bench) -> None:
@@ -216,11 +217,15 @@ def check_learns(bench: Bench) -> None:
     Failing means that the method does not learn the label even where nothing stands against it. Usual causes: a sign,
     a projection that removes everything, a loss that fights itself, gradients that do not reach the network.
     """
-    method = bench.build(split=bench.even)
-    before = _loss(bench, method)
-    after = _loss(bench, bench.fit(bench.even, epochs=LEARNING_EPOCHS, settings=LEARNING, batch_size=20).fit.method)
-    if not after < 0.5 * before:
-        raise CheckFailure(f"cross-entropy of the predictions on forty images: {before:.3f} before, {after:.3f} after")
+    before = _loss(bench, bench.build(split=bench.even))
+    after: list[float] = []
+    for epochs in LEARNING_EPOCHS:
+        ran = bench.fit(bench.even, epochs=epochs, settings=LEARNING, batch_size=20)
+        after.append(_loss(bench, ran.fit.method))
+        if after[-1] < 0.5 * before:
+            return
+    found = "".join(f", {loss:.3f} after {epochs} epochs" for loss, epochs in zip(after, LEARNING_EPOCHS, strict=True))
+    raise CheckFailure(f"cross-entropy of the predictions on forty images: {before:.3f} before{found}")
 
 
 def _loss(bench: Bench, method: Method) -> float:
