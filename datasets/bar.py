@@ -50,18 +50,19 @@ class BAR(FileDataset):
             get="Clone https://github.com/alinlab/BAR and put its train/ and test/ into bar/.",
         )
 
-    def listing(self, root: Path | None, split: str) -> Listing:
+    def listings(self, root: Path | None) -> dict[str, Listing]:
         """By class, then by number: ``train/climbing_0.jpg``; a class's name may have a space."""
-        folder = self.folder(root) / ("test" if split == "test" else "train")
-        files: list[Path] = []
-        labels: list[int] = []
+        folder = self.folder(root)
+        rows: dict[str, list[tuple[Path, int]]] = {"train": [], "val": [], "test": []}
         for label, action in enumerate(ACTIONS):
-            found = sorted(folder.glob(f"{action}_*"), key=_number)
-            if split != "test":
-                found = [file for k, file in enumerate(found) if (k % HELD_OUT == 0) == (split == "val")]
-            files += found
-            labels += [label] * len(found)
-        return Listing(files, np.array(labels, np.int64))
+            for part in ("train", "test"):
+                for k, file in enumerate(sorted((folder / part).glob(f"{action}_*"), key=_number)):
+                    held_out = part == "train" and k % HELD_OUT == 0
+                    rows["val" if held_out else part].append((file, label))
+        return {
+            split: Listing([file for file, _ in found], np.array([label for _, label in found], np.int64))
+            for split, found in rows.items()
+        }
 
 
 STANDARD = Settings(

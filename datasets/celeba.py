@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 
 from debias_zoo.dataset import Card
@@ -61,20 +60,20 @@ class CelebA(FileDataset):
         """As in Group-DRO's code: the middle 178 pixels, then scaled."""
         return (("centre", 178), ("squash", self.params.size))
 
-    def listing(self, root: Path | None, split: str) -> Listing:
+    def listings(self, root: Path | None) -> dict[str, Listing]:
         """The rows of the attribute file, in their order."""
         folder = self.folder(root)
         names, values = attributes(folder / "list_attr_celeba.txt")
-        columns = {name: k for k, name in enumerate(names)}
         for wanted in (self.params.label, self.params.bias):
-            if wanted not in columns:
-                raise unknown("attribute of celeba", wanted, columns)
+            if wanted not in names:
+                raise unknown("attribute of celeba", wanted, names)
+        label, bias = names.index(self.params.label), names.index(self.params.bias)
         parts = dict(line.split() for line in read_lines(folder / "list_eval_partition.txt"))
-        rows = [(file, row) for file, row in values if parts.get(file) == SPLITS[split]]
-        chosen = np.array([[row[columns[a]] for a in (self.params.label, self.params.bias)] for _, row in rows])
-        chosen = (chosen.reshape(-1, 2).astype(np.int64) > 0).astype(np.int64)
-        files = [folder / "img_align_celeba" / file for file, _ in rows]
-        return Listing(files, chosen[:, 0], chosen[:, 1])
+        rows: dict[str, list[tuple[Path, int, int]]] = {code: [] for code in SPLITS.values()}
+        for file, row in values:
+            found = (folder / "img_align_celeba" / file, int(row[label] == "1"), int(row[bias] == "1"))
+            rows.setdefault(parts.get(file, ""), []).append(found)
+        return {split: Listing.of(rows[code]) for split, code in SPLITS.items()}
 
 
 def attributes(file: Path) -> tuple[list[str], list[tuple[str, list[Any]]]]:

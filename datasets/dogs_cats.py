@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from debias_zoo.dataset import Card
@@ -62,21 +61,20 @@ class DogsCats(FileDataset):
             "https://github.com/feidfoe/learning-not-to-learn (dataset/dogs_and_cats) into dogs_cats/.",
         )
 
-    def listing(self, root: Path | None, split: str) -> Listing:
-        """Cats, then dogs, in the order of the lists."""
+    def listings(self, root: Path | None) -> dict[str, Listing]:
+        """Cats and dogs in the order of the lists."""
         folder, fur = self.folder(root), TRAINING_BIAS[self.params.train]
-        files: list[Path] = []
-        labels: list[int] = []
-        biases: list[int] = []
+        lists = {bias: read_lines(folder / name) for bias, name in LISTS.items()}
+        rows: dict[str, list[tuple[Path, int, int]]] = {"train": [], "val": [], "test": []}
         for label, kind in ((CAT, "cat"), (DOG, "dog")):
-            bias = fur[label] if split != "test" else 1 - fur[label]
-            names = [name for name in read_lines(folder / LISTS[bias]) if name.startswith(kind)]
-            if split != "test":
-                names = [name for k, name in enumerate(names) if (k % HELD_OUT == 0) == (split == "val")]
-            files += [folder / "train" / name for name in names]
-            labels += [label] * len(names)
-            biases += [bias] * len(names)
-        return Listing(files, np.array(labels, np.int64), np.array(biases, np.int64))
+            for bias, names in lists.items():
+                own = [(folder / "train" / name, label, bias) for name in names if name.startswith(kind)]
+                if bias == fur[label]:
+                    rows["val"] += own[::HELD_OUT]
+                    rows["train"] += [row for k, row in enumerate(own) if k % HELD_OUT]
+                else:
+                    rows["test"] += own
+        return {split: Listing.of(found) for split, found in rows.items()}
 
 
 HELD_OUT = 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ class Folder(FileDataset):
     @property
     def card(self) -> Card:
         """The data card, as the CSV says."""
-        table, size = self._table(), self.params.size
+        table, size = self._table, self.params.size
         classes, biases = _names(table["label"]), _names(table["bias"]) if "bias" in table else ()
         train = table[table["split"] == "train"]
         splits = sorted(set(table["split"]), key=lambda name: (name != "val", name != "test", name))
@@ -61,26 +62,21 @@ class Folder(FileDataset):
             test_splits=tuple(name for name in splits if name not in ("train", "val")),
         )
 
-    def listing(self, root: Path | None, split: str) -> Listing:
+    def listings(self, root: Path | None) -> dict[str, Listing]:
         """The rows of the CSV, in their order."""
-        table, card = self._table(), self.card
-        rows = table[table["split"] == split]
-        files = [Path(self.params.path) / name for name in rows["file"]]
-        labels = np.array([card.classes.index(name) for name in rows["label"]], np.int64)
-        if not card.biases:
-            return Listing(files, labels)
-        return Listing(files, labels, np.array([card.biases.index(name) for name in rows["bias"]], np.int64))
-
-    @property
-    def splits(self) -> tuple[str, ...]:  # type: ignore[override]
-        """``train``, and what the CSV names besides."""
-        return ("train", *self.card.eval_splits)
+        table, card = self._table, self.card
+        files = [Path(self.params.path) / name for name in table["file"]]
+        labels = np.array([card.classes.index(name) for name in table["label"]], np.int64)
+        biases = np.array([card.biases.index(name) for name in table["bias"]], np.int64) if card.biases else None
+        whole = Listing(files, labels, biases)
+        return {split: whole.at(np.flatnonzero(table["split"] == split)) for split in ("train", *card.eval_splits)}
 
     def fingerprint(self, root: Path | None) -> str:
         """Of the CSV and of names, sizes and times of all files."""
         csv = hashlib.sha256(Path(self.params.metadata).read_bytes()).hexdigest()[:16]
         return f"csv={csv},{super().fingerprint(root)}"
 
+    @cached_property
     def _table(self) -> pd.DataFrame:
         if not self.params.path or not self.params.metadata:
             raise ZooError("data set 'folder' needs both: folder:path=DIR,metadata=FILE.csv")

@@ -8,7 +8,7 @@ import numpy as np
 
 from debias_zoo.dataset import Card
 from debias_zoo.decode import Step
-from debias_zoo.files import FileDataset, Listing, read_table
+from debias_zoo.files import FileDataset, Listing, integers, read_table
 from debias_zoo.protocol import Augment, Settings
 
 SPLITS = {"train": "0", "val": "1", "test": "2"}
@@ -57,13 +57,14 @@ class Waterbirds(FileDataset):
         size: int = self.params.size
         return (("squash", round(size * 256 / 224)), ("centre", size))
 
-    def listing(self, root: Path | None, split: str) -> Listing:
+    def listings(self, root: Path | None) -> dict[str, Listing]:
         """The rows of ``metadata.csv``, in their order."""
         folder = self.folder(root)
-        table = read_table(folder / "metadata.csv", ("img_filename", "y", "split", "place"))
-        table = table[table["split"] == SPLITS[split]]
+        csv = folder / "metadata.csv"
+        table = read_table(csv, ("img_filename", "y", "split", "place"))
         files = [folder / name for name in table["img_filename"]]
-        return Listing(files, table["y"].to_numpy().astype(np.int64), table["place"].to_numpy().astype(np.int64))
+        whole = Listing(files, integers(table, "y", csv), integers(table, "place", csv))
+        return {name: whole.at(np.flatnonzero(table["split"] == code)) for name, code in SPLITS.items()}
 
 
 STANDARD = Settings(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from .dataset import BiasDataset, Ints, Split, count_groups
-from .decode import Report, Step, decoded, fingerprint
+from .dataset import BiasDataset, Card, Images, Ints, Split, count_groups
+from .decode import Report, RowFile, Step, decoded, fingerprint
 from .errors import ZooError, unknown
+from .seeds import seed_for
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,24 @@ class Listing:
     labels: Ints
     biases: Ints | None = None
 
+    @classmethod
+    def of(cls, rows: Sequence[tuple[Path, int, int]]) -> Listing:
+        """Of (file, label, bias) rows."""
+        labels, biases = (np.array([row[k] for row in rows], np.int64) for k in (1, 2))
+        return cls([row[0] for row in rows], labels, biases)
+
+    def at(self, rows: Ints) -> Listing:
+        """The files at positions ``rows`` int64 (M,), in their order."""
+        biases = None if self.biases is None else self.biases[rows]
+        return Listing([self.files[row] for row in rows], self.labels[rows], biases)
+
+    def split(self, images: Images | RowFile) -> Split:
+        """With their ``images`` uint8 (N, H, W, C)."""
+        return Split(images, self.labels, self.biases)
+
 
 class FileDataset(BiasDataset):
-    """A data set in files below ``--data-root``. Subclasses give ``card``, ``listing`` and ``steps``."""
-
-    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    """A data set in files below ``--data-root``. Subclasses give ``card``, ``listings`` and perhaps ``steps``."""
 
     class Params(BiasDataset.Params):
         """What can be chosen for all data sets of files."""
@@ -40,9 +54,13 @@ class FileDataset(BiasDataset):
         size: int = Field(224, ge=8, le=1024, description="height and width of the images a network sees")
         skip_corrupt: bool = Field(False, description="leave out images that cannot be decoded, instead of stopping")
 
-    def listing(self, root: Path | None, split: str) -> Listing:
-        """The files of a split, in an order that is always the same."""
-        raise TypeError(f"{type(self).__name__} must define listing(root, split)")
+    def __init__(self, params: Any = None) -> None:
+        super().__init__(params)
+        self._known: dict[Path | None, Mapping[str, Listing]] = {}
+
+    def listings(self, root: Path | None) -> Mapping[str, Listing]:
+        """The files of every split, in an order that is always the same."""
+        raise TypeError(f"{type(self).__name__} must define listings(root)")
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -58,17 +76,23 @@ class FileDataset(BiasDataset):
             raise ZooError(f"data set {self.name!r} is not in {root}: {how}")
         return root / self.card.folder
 
+    def files(self, root: Path | None, split: str) -> Listing:
+        """The files of a split, checked and shuffled: the first images of a split stand for all of them."""
+        if root not in self._known:
+            self._known[root] = self._checked(root)
+        found = self._known[root]
+        if split not in found:
+            raise unknown(f"split of {self.name}", split, found)
+        return found[split]
+
     def load(self, root: Path | None, split: str) -> Split:
         """The split's images, decoded at the first time."""
         return self._decoded(root, split, None)
 
     def _decoded(self, root: Path | None, split: str, report: Report | None) -> Split:
-        if split not in self.splits:
-            raise unknown(f"split of {self.name}", split, self.splits)
-        found = self._checked(root, split)
+        found = self.files(root, split)
         images = decoded(found.files, self.steps, skip_corrupt=self.params.skip_corrupt, report=report)
-        biases = None if found.biases is None else found.biases[images.kept]
-        return Split(images.images, found.labels[images.kept], biases)
+        return found.at(images.kept).split(images.images)
 
     def prepare(self, root: Path | None, report: Report | None = None) -> None:
         """Decode all splits."""
@@ -76,14 +100,26 @@ class FileDataset(BiasDataset):
             self._decoded(root, split, report)
 
     def check(self, root: Path | None) -> None:
-        """That every split has files, and labels that the card knows."""
-        for split in ("train", *self.card.eval_splits):
-            self._checked(root, split)
+        """That every split has files, none is in two splits, and the card knows all labels."""
+        self.files(root, "train")
 
-    def _checked(self, root: Path | None, split: str) -> Listing:
-        found, card = self.listing(root, split), self.card
-        if not found.files:
-            raise ZooError(f"data set {self.name!r} has no images in its split {split!r} below {root}")
+    def _checked(self, root: Path | None) -> dict[str, Listing]:
+        card, found = self.card, self.listings(root)
+        owner: dict[Path, str] = {}
+        shuffled = {}
+        for split in ("train", *card.eval_splits):
+            listing = found[split]
+            if not listing.files:
+                raise ZooError(f"data set {self.name!r} has no images in its split {split!r} below {root}")
+            self._check_range(listing, card)
+            for file in listing.files:
+                if (other := owner.setdefault(file, split)) != split:
+                    raise ZooError(f"data set {self.name!r}: {file} is in two splits, {other} and {split}")
+            random = np.random.default_rng(seed_for(self.name, "order", split))
+            shuffled[split] = listing.at(random.permutation(len(listing.files)))
+        return shuffled
+
+    def _check_range(self, found: Listing, card: Card) -> None:
         for what, values, names in (("label", found.labels, card.classes), ("bias", found.biases, card.biases)):
             if values is not None and not (values.min() >= 0 and values.max() < len(names)):
                 bad = int(np.flatnonzero((values < 0) | (values >= len(names)))[0])
@@ -91,11 +127,10 @@ class FileDataset(BiasDataset):
                     f"data set {self.name!r}: {what} {values[bad]} of {found.files[bad]} is not on its card, which has "
                     f"{len(names)}"
                 )
-        return found
 
     def training_counts(self, root: Path | None) -> Ints | None:
         """As the files' labels say, without decoding."""
-        found = self._checked(root, "train")
+        found = self.files(root, "train")
         if found.biases is None:
             return None
         card = self.card
@@ -104,7 +139,7 @@ class FileDataset(BiasDataset):
     def fingerprint(self, root: Path | None) -> str:
         """Of names, sizes and times of all files."""
         splits = ("train", *self.card.eval_splits)
-        return ",".join(f"{split}={fingerprint(self.listing(root, split).files, self.steps)}" for split in splits)
+        return ",".join(f"{split}={fingerprint(self.files(root, split).files, self.steps)}" for split in splits)
 
 
 def read_table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -119,6 +154,15 @@ def read_table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
         if (empty := table[name].str.strip() == "").any():
             raise ZooError(f"{file}: column {name!r} is empty in line {int(np.flatnonzero(empty)[0]) + 2}")
     return table
+
+
+def integers(table: pd.DataFrame, column: str, file: Path) -> Ints:
+    """int64 (N,): a column of a table that ``file`` holds; a ZooError names the line that is no whole number."""
+    values = table[column].to_numpy()
+    for line, value in enumerate(values, start=2):
+        if not str(value).strip().lstrip("-").isdecimal():
+            raise ZooError(f"{file}: column {column!r} holds {value!r} in line {line}, not a whole number")
+    return values.astype(np.int64)
 
 
 def read_lines(file: Path) -> list[str]:

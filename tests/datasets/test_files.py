@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from debias_zoo.dataset import BiasDataset
 from debias_zoo.errors import ZooError
+from debias_zoo.files import FileDataset
 from debias_zoo.grid import Request, build_grid, parse_datasets
 
 REAL = Path(os.environ.get("DEBIAS_ZOO_DATA", "../shared/data"))
@@ -31,8 +31,9 @@ def picture(path: Path, seed: int, size: tuple[int, int] = (20, 16)) -> None:
     Image.fromarray(pixels).save(path, quality=95)
 
 
-def dataset(text: str) -> BiasDataset:
+def dataset(text: str) -> FileDataset:
     (found,) = parse_datasets(text)
+    assert isinstance(found, FileDataset)
     return found
 
 
@@ -111,7 +112,7 @@ def test_splits_and_groups_of_the_official_layout(text: str, tmp_path: Path) -> 
         assert loaded.images.shape[1:] == (*card.image_shape[1:], 3)
         counts = loaded.group_counts(len(card.classes), len(card.biases))
         assert (np.bincount(loaded.labels) if counts is None else counts).tolist() == expected
-        files = {str(file).encode() for file in found.listing(tmp_path, split).files}  # type: ignore[attr-defined]
+        files = {str(file).encode() for file in found.files(tmp_path, split).files}
         assert not seen & files, "an image is in two splits"
         seen |= files
     again = dataset(text).load(tmp_path, "train")
@@ -252,8 +253,8 @@ def test_a_wrong_csv_is_said_to_be(
 def test_the_real_files_have_the_published_counts() -> None:
     for train, total, other in (("tb1", 10_047, 6_738), ("tb2", 6_738, 10_047)):
         found = dataset(f"dogs-cats:train={train},size=16")
-        sizes = {split: len(found.listing(REAL, split).files) for split in ("train", "val", "test")}  # type: ignore[attr-defined]
+        sizes = {split: len(found.files(REAL, split).files) for split in ("train", "val", "test")}
         assert sizes["train"] + sizes["val"] == total
         assert sizes["test"] == other
-    bar_counts = np.bincount(dataset("bar").listing(REAL, "test").labels)  # type: ignore[attr-defined]
+    bar_counts = np.bincount(dataset("bar").files(REAL, "test").labels)
     assert bar_counts.tolist() == [105, 159, 42, 131, 132, 85]
