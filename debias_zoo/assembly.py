@@ -31,6 +31,7 @@ def build_method(trial: Trial, task: Any, teachers: dict[str, Any] | None = None
         trial.seed,
         trial.backbone_options,
         teachers,
+        trial.weights,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(trial.seed, "method", "heads"))

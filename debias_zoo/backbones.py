@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from typing import Any
 
 import torch
@@ -11,13 +10,8 @@ from torch import Tensor, nn
 
 from .errors import ZooError, unknown
 from .seeds import seed_for
-from .torchvision_guard import import_timm
-
-import_timm()
-
-import timm  # noqa: E402  (after the guard, or timm cannot be imported)
-
-from . import nets  # noqa: E402, F401  (registers the papers' nets)
+from .timm_models import create
+from .weights import initial_weights, put
 
 NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
@@ -56,6 +50,7 @@ class Backbone(nn.Module):
         image_shape: (C, H, W) of what it will see.
         normalize: one of ``NORMALIZATIONS``.
         embed_dim: project the pooled features to this many dimensions, or None.
+        weights: initial weights of all but the classifier, as in ``weights.py``; empty: random.
         options: handed to the timm model.
     """
 
@@ -66,13 +61,16 @@ class Backbone(nn.Module):
         image_shape: tuple[int, int, int],
         normalize: str = "none",
         embed_dim: int | None = None,
+        weights: str = "",
         **options: Any,
     ) -> None:
         super().__init__()
         self.name = name
         self.image_shape = image_shape
         self.normalize = Normalize(normalize, image_shape[0])
-        self.model: Any = _create(name, classes if embed_dim is None else 0, image_shape, options)
+        self.model: Any = create(name, classes if embed_dim is None else 0, image_shape, options)
+        if weights:
+            put(self.model, initial_weights(weights, name, image_shape, options))
         if not hasattr(self.model, "forward_intermediates"):
             raise ZooError(
                 f"backbone {name!r} cannot be tapped: its timm model has no forward_intermediates. "
@@ -144,21 +142,6 @@ class Backbone(nn.Module):
         return pooled
 
 
-def _create(name: str, classes: int, image_shape: tuple[int, int, int], options: dict[str, Any]) -> nn.Module:
-    if not timm.is_model(name):
-        raise unknown("backbone", name, timm.list_models(), "any timm model can be named")
-    channels, height, width = image_shape
-    takes = inspect.signature(timm.model_entrypoint(name)).parameters
-    cfg = timm.get_pretrained_cfg(name)
-    if "img_size" not in options and ("img_size" in takes or (cfg is not None and cfg.fixed_input_size)):
-        options = {**options, "img_size": (height, width)}
-    try:
-        model: nn.Module = timm.create_model(name, num_classes=classes, in_chans=channels, **options)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise ZooError(f"backbone {name!r} cannot be built for images of {height} x {width}: {error}") from error
-    return model
-
-
 def _pooled_dim(model: Any, image_shape: tuple[int, int, int]) -> int:
     probe = copy.deepcopy(model).to("meta").eval()
     with torch.no_grad():
@@ -172,6 +155,7 @@ class BackboneFactory:
     Args:
         name, options: the run's backbone. classes, image_shape, normalize: as in ``Backbone``.
         seed: of the trial. teachers: trained, frozen methods by role.
+        weights: initial weights of the run's backbone, in whatever role; empty: random.
     """
 
     def __init__(
@@ -183,8 +167,10 @@ class BackboneFactory:
         seed: int,
         options: dict[str, Any] | None = None,
         teachers: dict[str, Any] | None = None,
+        weights: str = "",
     ) -> None:
         self.name = name
+        self.weights = weights
         self.options = options or {}
         self.classes = classes
         self.image_shape = image_shape
@@ -211,6 +197,7 @@ class BackboneFactory:
                 self.image_shape,
                 self.normalize,
                 embed_dim,
+                self.weights if name is None else "",
                 **{**own, **options},
             )
 

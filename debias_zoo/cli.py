@@ -80,6 +80,13 @@ def cli() -> None:
     envvar="DEBIAS_ZOO_DATA",
     help="Where downloaded data lie.  [env: DEBIAS_ZOO_DATA]",
 )
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A state dict the backbone starts from, all but its classifier.",
+)
+@click.option("--pretrained", is_flag=True, help="The backbone starts from timm's pretrained weights.")
+@click.option("--skip-corrupt", is_flag=True, help="Leave out images that cannot be decoded, instead of stopping.")
 @_mendable
 def run(**options: Any) -> None:
     """Train and compare methods; what is finished is not done again, what was killed is resumed."""

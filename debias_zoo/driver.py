@@ -19,6 +19,7 @@ from .reports.table import build_table
 from .reports.terminal import render_rich
 from .store import Folder, check_writable
 from .trial import Result, Trial
+from .weights import PRETRAINED
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -36,6 +37,9 @@ def drive(
     precision: str,
     out: Path,
     root: Path | None,
+    weights: Path | None = None,
+    pretrained: bool = False,
+    skip_corrupt: bool = False,
     console: Console | None = None,
 ) -> int:
     """Run a comparison as the options of ``debias-zoo run`` say; returns the exit code."""
@@ -50,6 +54,8 @@ def drive(
         sets=[parse_set(text) for text in sets],
         precision=default_precision(device) if precision == "auto" else precision,
         root=root,
+        weights=initial(weights, pretrained),
+        skip_corrupt=skip_corrupt,
     )
     grid = build_grid(request)
     slots, threads = share_out(jobs, len(grid.trials), device)
@@ -70,6 +76,13 @@ def drive(
             return INTERRUPTED
     _show(console, grid, out, errors)
     return FAILED if errors else 0
+
+
+def initial(weights: Path | None, pretrained: bool) -> str:
+    """What ``--weights`` or ``--pretrained`` stand for, as in ``weights.py``."""
+    if weights is not None and pretrained:
+        raise ZooError("--weights names a file, --pretrained asks timm: give one of them")
+    return PRETRAINED if pretrained else str(weights.resolve()) if weights else ""
 
 
 def parse_seeds(count: int | None, listed: str | None) -> list[int]:

@@ -19,6 +19,7 @@ from .method import Method, Need, Recipe
 from .protocol import TRAIN, Settings, protocol
 from .registry import entries, load_dataset, load_method
 from .trial import Supervision, Trial
+from .weights import digest, initial_weights
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Request:
     Attributes:
         methods: names. datasets: ``name[:key=value,...]``. seeds: of the trials.
         sets: (method, key or stage.key, value). precision: "fp32" or "bf16", decided.
+        weights: initial weights of the backbone, as in ``weights.py``. skip_corrupt: leave out damaged images.
     """
 
     methods: Sequence[str]
@@ -38,6 +40,8 @@ class Request:
     sets: Sequence[tuple[str, str, Any]] = ()
     precision: str = "fp32"
     root: Path | None = None
+    weights: str = ""
+    skip_corrupt: bool = False
 
 
 @dataclass
@@ -66,7 +70,7 @@ def build_grid(request: Request) -> Grid:
     if not request.methods:
         raise ZooError("no method is named: --methods a,b")
     _check_sets(request)
-    datasets = [dataset for text in request.datasets for dataset in parse_datasets(text)]
+    datasets = [dataset for text in request.datasets for dataset in parse_datasets(text, request.skip_corrupt)]
     for dataset in datasets:
         dataset.check(request.root)
     grid = Grid()
@@ -81,8 +85,11 @@ def build_grid(request: Request) -> Grid:
     return grid
 
 
-def parse_datasets(text: str) -> list[BiasDataset]:
-    """``name[:key=value,...]`` as data sets; a piece without ``key=`` continues the list before it: a sweep."""
+def parse_datasets(text: str, skip_corrupt: bool = False) -> list[BiasDataset]:
+    """``name[:key=value,...]`` as data sets; a piece without ``key=`` continues the list before it: a sweep.
+
+    ``skip_corrupt`` sets the parameter of that name where a data set has it and the text does not.
+    """
     name, _, rest = text.partition(":")
     cls = load_dataset(name)
     values: dict[str, list[str]] = {}
@@ -102,6 +109,8 @@ def parse_datasets(text: str) -> list[BiasDataset]:
     for key in values:
         if key not in known:
             raise unknown(f"parameter of data set {name!r}:", key, known)
+    if skip_corrupt and "skip_corrupt" in known:
+        values.setdefault("skip_corrupt", ["true"])
     sweeps = itertools.product(*([(key, value) for value in found] for key, found in values.items()))
     return [cls(_validated(cls.Params, dict(sweep), f"data set {name!r}")) for sweep in sweeps]
 
@@ -136,6 +145,8 @@ def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, con
         stages[stage] = found.over(stages.get(stage, every))
     if every != Settings():
         stages[TRAIN] = every
+    backbone = request.backbone or recipe.backbone or card.backbone
+    options = {} if request.backbone else recipe.backbone_options
     needs = {role: _needed(name, role, need, dataset, seed, request) for role, need in cls.needs(checked).items()}
     return Trial(
         method=name,
@@ -146,8 +157,12 @@ def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, con
         fingerprint=dataset.fingerprint(request.root),
         seed=seed,
         protocol=request.protocol,
-        backbone=request.backbone or recipe.backbone or card.backbone,
-        backbone_options={} if request.backbone else recipe.backbone_options,
+        backbone=backbone,
+        backbone_options=options,
+        weights=request.weights,
+        weights_digest=digest(initial_weights(request.weights, backbone, card.image_shape, options))
+        if request.weights
+        else "",
         normalize=recipe.normalize or card.normalize,
         precision=request.precision,
         config=checked.model_dump(mode="json"),

@@ -39,6 +39,7 @@ class Trial(BaseModel):
 
     Attributes:
         params: of the data set, complete. config: of the method, complete.
+        weights: of the backbone at the start, as in ``weights.py``, and their digest; empty: random.
         fingerprint: of the data. settings, stages: training settings, as in ``protocol.py``.
         train_limit, eval_limit: images used of each split, or None for all.
         needs: trials whose networks this one is handed, by role; they are part of its identity.
@@ -57,6 +58,8 @@ class Trial(BaseModel):
     protocol: ProtocolName
     backbone: str
     backbone_options: dict[str, Any] = {}
+    weights: str = ""
+    weights_digest: str = ""
     normalize: str
     precision: Literal["fp32", "bf16"]
     config: dict[str, Any]
@@ -75,7 +78,7 @@ class Trial(BaseModel):
 
         Fields at their defaults do not count: a field that a later version adds leaves old results what they were.
         """
-        untold = {"source", "deviations", "supervision", "needs"}
+        untold = {"source", "deviations", "supervision", "needs", "weights"}  # weights: their digest counts
         known = self.model_dump(mode="json", exclude=untold, exclude_defaults=True)
         known["needs"] = {role: trial.identity for role, trial in sorted(self.needs.items())}
         return hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=6).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from debias_zoo.trial import Trial
 
@@ -111,7 +112,8 @@ def _protocol(row: Row) -> str:
 
 def _backbone(row: Row) -> str:
     options = ", ".join(f"{key}={value}" for key, value in row.trial.backbone_options.items())
-    return row.trial.backbone + (f" with {options}" if options else "")
+    initial = f" from {PurePath(row.trial.weights).name} ({row.trial.weights_digest})" if row.trial.weights else ""
+    return row.trial.backbone + (f" with {options}" if options else "") + initial
 
 
 def _seeds(rows: Sequence[Row]) -> list[str]:

@@ -14,7 +14,7 @@ from .rows import SELECTION, Row, Table
 METRIC_COLUMNS = tuple(name for metric in METRICS for name in (metric, f"{metric}_std"))
 
 COLUMNS = (
-    *("method", "dataset", "setting", "params", "protocol", "backbone", "backbone_options", "precision"),
+    *("method", "dataset", "setting", "params", "protocol", "backbone", "backbone_options", "weights", "precision"),
     *("split", "selection", "supervision", "tuned_on", "knows_bias_kind", "n", "seeds"),
     *METRIC_COLUMNS,
     *("published", "published_source", "seconds"),
@@ -52,6 +52,7 @@ def _record(row: Row) -> dict[str, Any]:
         "protocol": trial.protocol,
         "backbone": trial.backbone,
         "backbone_options": trial.model_dump(mode="json")["backbone_options"],
+        "weights": trial.weights_digest,
         "precision": trial.precision,
         "split": row.split,
         "selection": SELECTION,

@@ -1,0 +1,37 @@
+"""timm's models, built for images of any size, with errors that name the model."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from .errors import ZooError, unknown
+from .torchvision_guard import import_timm
+
+import_timm()
+
+import timm  # noqa: E402  (after the guard, or timm cannot be imported)
+
+from . import nets  # noqa: E402, F401  (registers the papers' nets)
+
+
+def create(name: str, classes: int, image_shape: tuple[int, int, int], options: dict[str, Any]) -> nn.Module:
+    """The timm model called ``name`` with ``classes`` outputs (0: no classifier). image_shape: (C, H, W)."""
+    if not timm.is_model(name):
+        raise unknown("backbone", name, timm.list_models(), "any timm model can be named")
+    channels, height, width = image_shape
+    takes = inspect.signature(timm.model_entrypoint(name)).parameters
+    cfg = timm.get_pretrained_cfg(name)
+    if options.get("pretrained") and (cfg is None or not cfg.has_weights):
+        raise ZooError(f"timm has no pretrained weights of backbone {name!r}")
+    if "img_size" not in options and ("img_size" in takes or (cfg is not None and cfg.fixed_input_size)):
+        options = {**options, "img_size": (height, width)}
+    try:
+        model: nn.Module = timm.create_model(name, num_classes=classes, in_chans=channels, **options)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        if options.get("pretrained"):
+            raise
+        raise ZooError(f"backbone {name!r} cannot be built for images of {height} x {width}: {error}") from error
+    return model
