@@ -92,7 +92,14 @@ MINIATURES: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
         dogs_cats,
         {"train": [[9, 0], [0, 10]], "val": [[2, 0], [0, 2]], "test": [[0, 21], [31, 0]]},
     ),
-    "bar:size=16": (bar, {"train": [9, 10, 11, 12, 13, 14], "val": [2, 2, 2, 2, 2, 2], "test": [2] * 6}),
+    "bar:size=16": (
+        bar,
+        {
+            "train": np.diag([9, 10, 11, 12, 13, 14]).tolist(),
+            "val": np.diag([2, 2, 2, 2, 2, 2]).tolist(),
+            "test": [2] * 6,
+        },
+    ),
     "waterbirds:size=28": (waterbirds, {"train": [[7, 2], [1, 4]], "val": [[1, 0], [0, 2]], "test": [[0, 3], [2, 0]]}),
     "celeba:size=16": (celeba, {"train": [[1, 2], [1, 1]], "val": [[0, 0], [1, 0]], "test": [[0, 1], [0, 1]]}),
     "celeba:size=16,label=Male,bias=Young": (celeba, {"train": [[0, 2], [0, 3]]}),
