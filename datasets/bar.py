@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from debias_zoo.dataset import Card
+from debias_zoo.dataset import Card, Source
 from debias_zoo.files import FileDataset, Listing
 from debias_zoo.protocol import Augment, Settings
 
@@ -20,7 +20,12 @@ PLACES = {
 }
 """The place that an action is tied to in training."""
 
+TRAIN = (326, 520, 163, 279, 336, 317)
+TEST = (105, 159, 42, 131, 132, 85)
+"""Images of the actions in the official split."""
+
 HELD_OUT = 10
+"""Every tenth training image of a class is for validation."""
 
 
 class BAR(FileDataset):
@@ -57,6 +62,15 @@ class BAR(FileDataset):
             training={"quick": QUICK, "standard": STANDARD},
             eval_splits=("val", "test"),
             folder="bar",
+            sources=(
+                Source(
+                    file="BAR.zip",
+                    urls=("https://github.com/alinlab/BAR/archive/refs/heads/master.zip",),
+                    strip=1,
+                    marker="train",
+                ),
+            ),
+            counts={"train": _diagonal(TRAIN, False), "val": _diagonal(TRAIN, True), "test": tuple((n,) for n in TEST)},
             get="Clone https://github.com/alinlab/BAR and put its train/ and test/ into bar/.",
         )
 
@@ -89,6 +103,11 @@ STANDARD = Settings(
 """Ours, minutes on a core at 64 pixels; LfF gives no schedule for BAR."""
 
 QUICK = Settings(epochs=2).over(STANDARD)
+
+
+def _diagonal(counts: tuple[int, ...], held_out: bool) -> tuple[tuple[int, ...], ...]:
+    kept = [-(-n // HELD_OUT) if held_out else n - -(-n // HELD_OUT) for n in counts]
+    return tuple(map(tuple, np.diag(kept).tolist()))
 
 
 def _number(file: Path) -> tuple[int, str]:

@@ -13,6 +13,13 @@ from debias_zoo.errors import ZooError, unknown
 from debias_zoo.files import FileDataset, Listing, read_lines
 from debias_zoo.protocol import Augment, Settings
 
+COUNTS = {
+    "train": ((71629, 66874), (22880, 1387)),
+    "val": ((8535, 8276), (2874, 182)),
+    "test": ((9767, 7535), (2480, 180)),
+}
+"""Images by blond hair and male, as several public copies count them."""
+
 SPLITS = {"train": "0", "val": "1", "test": "2"}
 
 
@@ -50,6 +57,12 @@ class CelebA(FileDataset):
             training={"quick": QUICK, "standard": STANDARD},
             eval_splits=("val", "test"),
             folder="celeba",
+            size="1.3 GB",
+            digests={
+                "list_attr_celeba.txt": "md5:75e246fa4810816ffd6ee81facbd244c",
+                "list_eval_partition.txt": "md5:d32c9cbf5e040fd4025c592c306e6668",
+            },
+            counts=COUNTS if (label, bias) == ("Blond_Hair", "Male") else {},
             get="After agreeing to the terms on the page above, put img_align_celeba/ (unpacked), list_attr_celeba.txt "
             "and list_eval_partition.txt into celeba/; torchvision.datasets.CelebA(root, download=True) makes the same "
             "layout.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
 from debias_zoo.dataset import Card
@@ -15,6 +16,12 @@ CAT, DOG = 0, 1
 BRIGHT, DARK = 0, 1
 LISTS = {BRIGHT: "list_bright.txt", DARK: "list_dark.txt"}
 
+LISTED = {(CAT, BRIGHT): 3086, (DOG, BRIGHT): 5299, (CAT, DARK): 4748, (DOG, DARK): 3652}
+"""Names in the two lists, by class."""
+
+HELD_OUT = 10
+"""Every tenth image of a class in the training set is for validation."""
+
 TRAINING_BIAS = {"tb1": {CAT: DARK, DOG: BRIGHT}, "tb2": {CAT: BRIGHT, DOG: DARK}}
 """The fur of each class in the training set TB1, TB2; the other set is the test."""
 
@@ -23,7 +30,8 @@ class DogsCats(FileDataset):
     """Train on dark cats and bright dogs (TB1), test on bright cats and dark dogs (TB2), or the other way round.
 
     Every training image of a class has one bias, and every test image the other one: bias-conflicting accuracy is the
-    test accuracy. A tenth of the training images, every tenth of a class, is held out as ``val``.
+    test accuracy. A tenth of the training images, every tenth of a class, is held out as ``val``. One dog is in both
+    lists: dog.2027.jpg and dog.3082.jpg are the same picture.
     """
 
     name = "dogs-cats"
@@ -56,10 +64,22 @@ class DogsCats(FileDataset):
             training={"quick": QUICK, "standard": STANDARD},
             eval_splits=("val", "test"),
             folder="dogs_cats",
+            counts=self._counts(),
+            copies={"test": 1},
             get="Take train.zip of https://www.kaggle.com/c/dogs-vs-cats (an account is needed), unpack it as "
             "dogs_cats/train/cat.0.jpg ..., and put list_bright.txt and list_dark.txt of "
             "https://github.com/feidfoe/learning-not-to-learn (dataset/dogs_and_cats) into dogs_cats/.",
         )
+
+    def _counts(self) -> dict[str, tuple[tuple[int, ...], ...]]:
+        """As published, a tenth of each class held out."""
+        fur = TRAINING_BIAS[self.params.train]
+        found = {split: np.zeros((2, 2), np.int64) for split in ("train", "val", "test")}
+        for (label, bias), count in LISTED.items():
+            held_out = -(-count // HELD_OUT) if bias == fur[label] else 0
+            found["val"][label, bias] = held_out
+            found["train" if held_out else "test"][label, bias] = count - held_out
+        return {split: tuple(map(tuple, counts.tolist())) for split, counts in found.items()}
 
     def listings(self, root: Path | None) -> dict[str, Listing]:
         """Cats and dogs in the order of the lists."""
@@ -76,8 +96,6 @@ class DogsCats(FileDataset):
                     rows["test"] += own
         return {split: Listing.of(found) for split, found in rows.items()}
 
-
-HELD_OUT = 10
 
 STANDARD = Settings(
     epochs=4,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from debias_zoo.dataset import Card
+from debias_zoo.dataset import Card, Ints
 from debias_zoo.errors import ZooError
 from debias_zoo.files import FileDataset, Listing, read_table
 from debias_zoo.protocol import Augment, Settings
@@ -36,7 +36,7 @@ class Folder(FileDataset):
         path: str = Field("", description="folder of the images, relative to the working directory")
         metadata: str = Field("", description="the CSV, relative to the working directory")
 
-    @property
+    @cached_property
     def card(self) -> Card:
         """The data card, as the CSV says."""
         table, size = self._table, self.params.size
@@ -66,8 +66,8 @@ class Folder(FileDataset):
         """The rows of the CSV, in their order."""
         table, card = self._table, self.card
         files = [Path(self.params.path) / name for name in table["file"]]
-        labels = np.array([card.classes.index(name) for name in table["label"]], np.int64)
-        biases = np.array([card.biases.index(name) for name in table["bias"]], np.int64) if card.biases else None
+        labels = _codes(table["label"], card.classes)
+        biases = _codes(table["bias"], card.biases) if card.biases else None
         whole = Listing(files, labels, biases)
         return {split: whole.at(np.flatnonzero(table["split"] == split)) for split in ("train", *card.eval_splits)}
 
@@ -83,11 +83,18 @@ class Folder(FileDataset):
         if not Path(self.params.path).is_dir():
             raise ZooError(f"data set 'folder': there is no folder {self.params.path}")
         table = read_table(Path(self.params.metadata), ("file", "split", "label"))
-        if columns := _bias_columns(table):
-            table["bias"] = table[columns].agg(" / ".join, axis=1)
+        columns = _bias_columns(table)
+        if len(columns) > 1 and "bias" in table:
+            raise ZooError(
+                f"{self.params.metadata} has a column 'bias' and columns {', '.join(columns)}: keep one kind"
+            )
+        if len(columns) > 1:
+            table["bias"] = [" / ".join(row) for row in zip(*(table[name] for name in columns), strict=True)]
+        elif columns:
+            table["bias"] = table[columns[0]]
         if "train" not in set(table["split"]):
             raise ZooError(f"{self.params.metadata} has no row whose split is 'train'")
-        if len(set(table["split"])) < 2:
+        if set(table["split"]) <= {"train", "val"}:
             raise ZooError(f"{self.params.metadata} has nothing to test on: give some rows the split 'test'")
         return table
 
@@ -114,6 +121,11 @@ def _bias_columns(table: pd.DataFrame) -> list[str]:
 
 def _names(column: pd.Series[str]) -> tuple[str, ...]:
     return tuple(sorted(set(column)))
+
+
+def _codes(column: pd.Series[str], names: tuple[str, ...]) -> Ints:
+    position = {name: k for k, name in enumerate(names)}
+    return np.array([position[name] for name in column], np.int64)
 
 
 def _aligned(rows: pd.DataFrame, biases: tuple[str, ...]) -> tuple[int, ...]:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from debias_zoo.dataset import Card
+from debias_zoo.dataset import Card, Source
 from debias_zoo.decode import Step
 from debias_zoo.files import FileDataset, Listing, integers, read_table
 from debias_zoo.protocol import Augment, Settings
 
+FOLDER = "waterbird_complete95_forest2water2"
 SPLITS = {"train": "0", "val": "1", "test": "2"}
 
 
@@ -47,8 +48,22 @@ class Waterbirds(FileDataset):
             normalize="imagenet",
             training={"quick": QUICK, "standard": STANDARD},
             eval_splits=("val", "test"),
-            folder="waterbird_complete95_forest2water2",
-            get="Unpack https://nlp.stanford.edu/data/dro/waterbird_complete95_forest2water2.tar.gz there.",
+            folder=FOLDER,
+            size="500 MB",
+            sources=(
+                Source(
+                    file=f"{FOLDER}.tar.gz",
+                    urls=(f"https://nlp.stanford.edu/data/dro/{FOLDER}.tar.gz",),
+                    strip=1,
+                    marker="metadata.csv",
+                ),
+            ),
+            counts={
+                "train": ((3498, 184), (56, 1057)),
+                "val": ((467, 466), (133, 133)),
+                "test": ((2255, 2255), (642, 642)),
+            },
+            get=f"Unpack https://nlp.stanford.edu/data/dro/{FOLDER}.tar.gz there.",
         )
 
     @property

@@ -47,7 +47,7 @@ def from_file(path: Path) -> list[type[Method]]:
 def verdict_text(name: str, verdicts: list[dict[str, Any]]) -> str:
     """A line for each check, and how it went in all."""
     marks = {"passed": "ok", "failed": "FAILED", "expected": "known gap"}
-    several = len({verdict["method"] for verdict in verdicts}) > 1
+    several = len({verdict.get("method") for verdict in verdicts}) > 1
     lines = []
     for verdict in verdicts:
         who = f"{verdict['method']}: " if several else ""

@@ -4,37 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
 from . import __version__
+from .cli_data import data
+from .cli_shared import data_root, mendable
 from .errors import ZooError
+from .reports.formats import FORMATS
 
-FORMATS = ("rich", "latex", "markdown", "csv", "json")
-
-
-def _mendable(command: Callable[..., None]) -> Callable[..., None]:
-    """Print a ZooError as one line and exit with 2, without a traceback."""
-
-    @wraps(command)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except ZooError as error:
-            click.echo(f"error: {error}", err=True)
-            raise SystemExit(2) from error
-
-    return guarded
+INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="debias-zoo")
 def cli() -> None:
-    r"""Compare debiasing methods for image classifiers under one protocol.
+    """Compare debiasing methods for image classifiers under one protocol.
 
     \b
     debias-zoo run --methods lnl,blindeye,rebias --dataset cmnist
@@ -42,7 +29,7 @@ def cli() -> None:
 
     Exit codes: 0 all went well; 1 a trial or a check failed; 2 something was asked for that cannot be done;
     130 interrupted.
-    """
+    """  # noqa: D301  (click reads the escape)
 
 
 @cli.command()
@@ -73,13 +60,7 @@ def cli() -> None:
 @click.option("--jobs", default="auto", show_default=True, help="Trials side by side, or auto.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True)
-@click.option(
-    "--data-root",
-    "root",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="DEBIAS_ZOO_DATA",
-    help="Where downloaded data lie.  [env: DEBIAS_ZOO_DATA]",
-)
+@data_root
 @click.option(
     "--weights",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -87,7 +68,7 @@ def cli() -> None:
 )
 @click.option("--pretrained", is_flag=True, help="The backbone starts from timm's pretrained weights.")
 @click.option("--skip-corrupt", is_flag=True, help="Leave out images that cannot be decoded, instead of stopping.")
-@_mendable
+@mendable
 def run(**options: Any) -> None:
     """Train and compare methods; what is finished is not done again, what was killed is resumed."""
     from .driver import drive
@@ -104,13 +85,13 @@ def run(**options: Any) -> None:
 @click.option("--standalone", is_flag=True, help="LaTeX: a whole document instead of a fragment.")
 @click.option("--methods", help="Only these, in this order.")
 @click.option("--split", help="The split whose numbers are shown.  [default: test]")
-@_mendable
+@mendable
 def report(
     runs: Path, form: str, output: Path | None, standalone: bool, methods: str | None, split: str | None
 ) -> None:
     """A table of finished runs: mean ± std over seeds."""
     from .reports.table import build_table, render
-    from .store import read_results, write_text
+    from .store import cannot_write, read_results, write_text
 
     if standalone and form != "latex":
         raise ZooError("--standalone goes with --format latex")
@@ -126,7 +107,10 @@ def report(
     if output is None:
         click.echo(text, nl=not text.endswith("\n"))
     elif output.exists() and not output.is_file():  # a device or a pipe
-        output.write_text(text)
+        try:
+            output.write_text(text)
+        except OSError as error:
+            raise cannot_write(output, error) from error
     else:
         write_text(output.resolve(), text)
 
@@ -134,7 +118,7 @@ def report(
 @cli.command(name="list")
 @click.argument("what", type=click.Choice(["methods", "datasets", "backbones"]))
 @click.option("--json", "as_json", is_flag=True, help="A list of objects.")
-@_mendable
+@mendable
 def list_(what: str, as_json: bool) -> None:
     """What there is: methods, datasets or backbones."""
     from .listing import rows
@@ -151,7 +135,7 @@ def list_(what: str, as_json: bool) -> None:
 @cli.command()
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="An object.")
-@_mendable
+@mendable
 def show(name: str, as_json: bool) -> None:
     """All about one method, data set or backbone."""
     from .listing import details, details_text
@@ -163,7 +147,7 @@ def show(name: str, as_json: bool) -> None:
 @cli.command()
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="A list of verdicts.")
-@_mendable
+@mendable
 def check(name: str, as_json: bool) -> None:
     """Prove that a method keeps the contract: a registered NAME, or a FILE.py that defines one."""
     from .checking import check_named, verdict_text
@@ -174,6 +158,9 @@ def check(name: str, as_json: bool) -> None:
     else:
         click.echo(verdict_text(name, verdicts))
     raise SystemExit(0 if all(verdict["status"] in {"passed", "expected"} for verdict in verdicts) else 1)
+
+
+cli.add_command(data)
 
 
 def _names(text: str) -> list[str]:
@@ -192,7 +179,11 @@ def _print_table(table: Any) -> None:
 def main() -> None:
     """The entry point of ``debias-zoo``."""
     try:
-        cli(prog_name="debias-zoo")
-    except KeyboardInterrupt:
+        code = cli.main(prog_name="debias-zoo", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):  # click makes the one of the other
         click.echo("interrupted", err=True)
-        sys.exit(130)
+        code = INTERRUPTED
+    sys.exit(code)

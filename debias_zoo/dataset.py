@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,12 @@ from pydantic import BaseModel, ConfigDict
 
 from .decode import Images as Images
 from .decode import Report, RowFile
-from .errors import ZooError
+from .errors import ZooError, unknown
 from .protocol import Settings
+from .sources import Source as Source
+
+if TYPE_CHECKING:
+    from .arrays import Arrays
 
 Ints = npt.NDArray[np.int64]
 
@@ -81,6 +85,11 @@ class Card(BaseModel):
         eval_splits: splits that are evaluated after every epoch.
         paper_params: parameters that papers use, where the defaults are others; said where a recipe runs without them.
         folder: where its files lie below ``--data-root``; get: how they come there, step by step. Empty: bundled.
+        sources: what ``debias-zoo data get`` can fetch by itself. size: of all files, as in "500 MB".
+        digests: ``sha256:...`` or ``md5:...`` of files in ``folder``, where they are public.
+        counts: images of each split by (class, bias) at these parameters, where they are known; by class alone
+            where a split has no bias labels.
+        copies: for a test split, how many of its images the published training split holds too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -106,6 +115,11 @@ class Card(BaseModel):
     paper_params: Mapping[str, Any] = {}
     folder: str = ""
     get: str = ""
+    sources: tuple[Source, ...] = ()
+    size: str = ""
+    digests: Mapping[str, str] = {}
+    counts: Mapping[str, tuple[tuple[int, ...], ...]] = {}
+    copies: Mapping[str, int] = {}
 
 
 class BiasDataset:
@@ -129,13 +143,50 @@ class BiasDataset:
     def __init__(self, params: Any = None) -> None:
         self.params: Any = params if params is not None else self.Params()
 
+    @staticmethod
+    def from_arrays(
+        images: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        biases: npt.ArrayLike | None = None,
+        *,
+        splits: npt.ArrayLike | None = None,
+        classes: Sequence[str] | None = None,
+        bias_names: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> Arrays:
+        """A data set of arrays in memory; its ``save(FILE)`` makes it one for the command line.
+
+        Args:
+            images: uint8 (N, H, W, C), or (N, H, W) in grey.
+            labels: (N,), whole numbers from 0.
+            biases: (N,), whole numbers from 0; None: not annotated.
+            splits: (N,), ``train``, ``val`` (may be missing), ``test``; any other name is a further test split. None:
+                80, 10 and 10 per cent at random.
+            classes: names of the labels; None: their numbers.
+            bias_names: names of the biases; None: their numbers.
+            seed: of the random split.
+
+        Raises:
+            ZooError: what is wrong with the arrays.
+        """
+        from .arrays import from_arrays
+
+        return from_arrays(images, labels, biases, splits=splits, classes=classes, bias_names=bias_names, seed=seed)
+
+    def again(self) -> BiasDataset:
+        """The same data set, which has read nothing yet."""
+        return type(self)(self.params)
+
     @property
     def card(self) -> Card:
         """The data card for these parameters."""
         raise TypeError(f"{type(self).__name__} must define card")
 
     def load(self, root: Path | None, split: str) -> Split:
-        """The split called ``split``. root: where downloaded data lie (``--data-root``), or None."""
+        """The split called ``split``, in an order in which the first images stand for all: a quick look takes those.
+
+        root: where downloaded data lie (``--data-root``), or None.
+        """
         raise TypeError(f"{type(self).__name__} must define load(root, split)")
 
     def check(self, root: Path | None) -> None:
@@ -144,10 +195,19 @@ class BiasDataset:
     def prepare(self, root: Path | None, report: Report | None = None) -> None:
         """Do once what loading needs and takes time, such as decoding; ``report`` is told how many of how many."""
 
-    def training_counts(self, root: Path | None) -> Ints | None:
-        """int64 (classes, biases): training images of each group; None without bias labels."""
-        return self.load(root, "train").group_counts(len(self.card.classes), len(self.card.biases))
+    def annotations(self, root: Path | None, split: str) -> tuple[Ints, Ints | None]:
+        """Labels int64 (N,) and biases int64 (N,), or None, of the images that ``load`` gives, in any order.
+
+        Data sets of files know them without loading an image.
+        """
+        found = self.load(root, split)
+        return found.labels, found.biases
 
     def fingerprint(self, root: Path | None) -> str:
         """What identifies the data beyond name, version and parameters; part of a trial's identity."""
         return ",".join(f"{name}={digest[:16]}" for name, digest in sorted(self.card.sha256.items()))
+
+
+def unknown_split(dataset: BiasDataset, given: str, known: Iterable[str]) -> ZooError:
+    """The error for a split that a data set does not have."""
+    return unknown(f"split of {dataset.name}", given, known)

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -116,8 +117,10 @@ def fingerprint(files: Sequence[Path], steps: Sequence[Step]) -> str:
     for file in files:
         try:
             found = file.stat()
-        except OSError as error:
-            raise ZooError(f"image {file} cannot be read: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise ZooError(f"image {file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        if not stat.S_ISREG(found.st_mode):
+            raise ZooError(f"image {file} is no file")
         digest.update(f"{file}\x1f{found.st_size}\x1f{found.st_mtime_ns}\x1e".encode())
     return digest.hexdigest()
 
@@ -127,7 +130,7 @@ def decode(file: Path, steps: Sequence[Step]) -> Images:
     from PIL import Image
 
     with Image.open(file) as opened:
-        image = opened.convert("RGB")
+        image = _eight_bits(opened).convert("RGB")
     for kind, size in steps:
         width, height = image.size
         if kind == "squash":
@@ -139,6 +142,17 @@ def decode(file: Path, steps: Sequence[Step]) -> Images:
             left, top = (width - size) // 2, (height - size) // 2
             image = image.crop((left, top, left + size, top + size))
     return np.asarray(image, dtype=np.uint8)
+
+
+def _eight_bits(image: Any) -> Any:
+    """An image whose ``convert("RGB")`` keeps its shades: of sixteen bits the upper eight; others are refused."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} have no known range")
+    return image
 
 
 @contextmanager
@@ -168,6 +182,8 @@ class _Building:
     def run(self, report: Report | None) -> None:
         """Decode what is not yet decoded, then say that all is done."""
         part, state = self.folder / "images.part", self.folder / "state.part"
+        if not part.exists():
+            state.unlink(missing_ok=True)  # of another part, which is not there any more
         try:
             with _opened(part, len(self.files) * self.size) as rows, _opened(state, len(self.files)) as flags:
                 self._decode_all(rows, flags, report)

@@ -9,12 +9,14 @@ from typing import Any
 
 from rich.console import Console
 
+from .assembly import dataset_of
+from .data import prepare
 from .devices import cores, default_precision, pick_device
 from .errors import ZooError
 from .estimate import expected_seconds, makespan
 from .executors import LocalExecutor
 from .grid import Grid, Request, build_grid, parse_set
-from .progress import make_view
+from .progress import full_name, make_view
 from .reports.table import build_table
 from .reports.terminal import render_rich
 from .store import Folder, check_writable
@@ -60,11 +62,12 @@ def drive(
     grid = build_grid(request)
     slots, threads = share_out(jobs, len(grid.trials), device)
     check_writable(out)
-    for warning in grid.warnings:
+    for warning in dict.fromkeys(grid.warnings):
         _say(console, f"warning: {warning}")
     todo = _unfinished(grid, out, console)
     errors: dict[str, str] = {}
     if todo:
+        prepare([dataset_of(trial) for trial in todo], root, console)
         seconds = expected_seconds(todo, out, root, device, threads)
         # of one seed, the longest first: the last worker is not left alone with a long one
         todo.sort(key=lambda trial: (_rank(request, trial), -seconds[trial.identity]))
@@ -150,8 +153,8 @@ def _announce(
         f"protocol {request.protocol}, {request.precision} on {device}, {slots} at a time with {threads} "
         f"thread{'s' * (threads != 1)} each, backbone {', '.join(sorted({t.backbone for t in todo}))}",
     )
-    differing = {trial.method: trial.deviations for trial in todo if trial.deviations}
-    for method, deviations in differing.items():
+    differing = dict.fromkeys((trial.method, trial.deviations) for trial in todo if trial.deviations)
+    for method, deviations in differing:
         _say(console, f"{method}: differs from its paper: {'; '.join(deviations)}")
     _say(console, f"expected to take about {_duration(makespan(seconds, slots))}; results go to {out}/")
 
@@ -181,7 +184,8 @@ def _show(console: Console, grid: Grid, out: Path, errors: dict[str, str]) -> No
         result = Folder(out / grid.trials[identity].folder).result()
         if result is not None:
             results.append(result)
-    problems = [f"failed: {text}" for text in errors.values()]
+    every = list(grid.trials.values())
+    problems = [f"{full_name(grid.trials[key], every)}: failed: {text}" for key, text in errors.items()]
     if not results:
         _say(console, "no trial finished")
         for problem in problems:

@@ -41,7 +41,7 @@ def _expected(trials: Iterable[Trial], out: Path, root: Path | None, device: str
     if out.exists():
         for result in read_results(out)[0]:
             if result.environment.get("device") == device:
-                seen[_but_seed(result.trial)] = result.seconds["total"]
+                seen[_but_seed(result.trial)] = result.seconds.get("total", 0.0)
     found = {}
     last: tuple[Any, tuple[Split, dict[str, Split]]] | None = None  # trials of one data set follow each other
     for trial in trials:

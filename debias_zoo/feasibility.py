@@ -9,14 +9,15 @@ import copy
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from .assembly import build_method, dataset_of
-from .dataset import BiasDataset, Ints
+from .dataset import BiasDataset, Ints, count_groups
 from .errors import ZooError
 from .method import Method, Task
 from .registry import load_dataset, load_method
-from .trainer import plan_stages
+from .trainer import plan_stages, validation_split
 from .trial import Trial
 
 
@@ -36,6 +37,9 @@ def dry_run(trial: Trial, root: Path | None) -> Method:
             f"method {cls.name!r} cannot work with backbone {trial.backbone!r} on images of {task.image_shape}: "
             f"{type(error).__name__}: {error}"
         ) from error
+    images = len(labels_of(dataset_of(trial), root, "train")[0])
+    if images < cls.min_batch:
+        raise ZooError(f"method {cls.name!r} needs batches of at least {cls.min_batch}; there are {images} images")
     for plan in plan_stages(method, trial.settings, trial.stages):
         if (plan.settings.batch_size or 0) < cls.min_batch:
             raise ZooError(
@@ -66,17 +70,15 @@ def _refuse_missing_labels(trial: Trial, cls: type[Method], root: Path | None) -
     others = "`debias-zoo list methods` shows those that need no bias labels"
     if cls.sees_bias and len(card.biases) < 2:
         raise ZooError(f"method {cls.name!r} needs bias labels; data set {name!r} has none. {others}")
-    if cls.sees_bias and (counts := training_counts(dataset, root)) is None:
+    if cls.sees_bias and training_counts(dataset, root) is None:
         raise ZooError(f"method {cls.name!r} needs bias labels; training images of {name!r} have none. {others}")
-    if cls.sees_bias and counts is not None and (counts > 0).sum() < 2:
-        raise ZooError(
-            f"method {cls.name!r} needs at least two groups (label, bias) in the training split; {name!r} has one"
-        )
     if cls.needs_val_bias and not {"val", "val_unbiased"} & set(card.eval_splits):
         raise ZooError(
             f"method {cls.name!r} needs a validation split with bias labels; data set {name!r} has none with these "
             "parameters: let it hold out validation images (for the bundled data sets val=6000)"
         )
+    if cls.needs_val_bias:
+        _refuse_unfit_validation(cls, dataset, root)
     if cls.needs_conflicting and not has_conflicting(dataset, root):
         raise ZooError(
             f"method {cls.name!r} needs bias-conflicting training images; in {name!r} every training image of a class "
@@ -84,20 +86,47 @@ def _refuse_missing_labels(trial: Trial, cls: type[Method], root: Path | None) -
         )
 
 
+def _refuse_unfit_validation(cls: type[Method], dataset: BiasDataset, root: Path | None) -> None:
+    """The validation split that ``finish`` is handed must have every class, and a class with several biases."""
+    card, split = dataset.card, validation_split(dataset.card.eval_splits)
+    labels, biases = labels_of(dataset, root, split)
+    who = f"method {cls.name!r} needs bias labels of the validation split, which in {dataset.name!r} is {split!r}"
+    if biases is None:
+        raise ZooError(f"{who}; it has none")
+    counts = count_groups(labels, biases, len(card.classes), len(card.biases))
+    if missing := [card.classes[k] for k in np.flatnonzero(counts.sum(1) == 0)]:
+        raise ZooError(f"{who}; it has no image of class {', '.join(missing)}: make it larger")
+    if (counts > 0).sum(1).max() < 2:
+        raise ZooError(f"{who}; every class has one bias there, so there is nothing to balance")
+
+
 def _untrained(trial: Trial, task: Task) -> Method:
     teachers = {role: _untrained(needed, task) for role, needed in trial.needs.items()}
     return build_method(trial, task if load_method(trial.method).sees_bias else task.hidden(), teachers)
 
 
+def check_classes(dataset: BiasDataset, root: Path | None) -> None:
+    """Raise a ZooError where there is nothing to tell apart: fewer than two classes in training."""
+    if (present := len(np.unique(labels_of(dataset, root, "train")[0]))) < 2:
+        raise ZooError(f"data set {dataset.name!r} has {present} class in its training split; there must be two")
+
+
 def training_counts(dataset: BiasDataset, root: Path | None) -> Ints | None:
     """int64 (classes, biases): training images of each group; None without bias labels."""
-    return _counts(dataset.name, dataset.params.model_dump_json(), root)
+    labels, biases = labels_of(dataset, root, "train")
+    card = dataset.card
+    return None if biases is None else count_groups(labels, biases, len(card.classes), len(card.biases))
 
 
-@lru_cache(maxsize=32)
-def _counts(name: str, params: str, root: Path | None) -> Ints | None:
+def labels_of(dataset: BiasDataset, root: Path | None, split: str) -> tuple[Ints, Ints | None]:
+    """Labels and biases of a split; what was read once in this process is remembered."""
+    return _annotations(dataset.name, dataset.params.model_dump_json(), dataset.fingerprint(root), root, split)
+
+
+@lru_cache(maxsize=64)
+def _annotations(name: str, params: str, fingerprint: str, root: Path | None, split: str) -> tuple[Ints, Ints | None]:
     cls = load_dataset(name)
-    return cls(cls.Params.model_validate_json(params)).training_counts(root)
+    return cls(cls.Params.model_validate_json(params)).annotations(root, split)
 
 
 def has_conflicting(dataset: BiasDataset, root: Path | None) -> bool:

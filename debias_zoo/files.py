@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from .dataset import BiasDataset, Card, Images, Ints, Split, count_groups
+from .dataset import BiasDataset, Card, Images, Ints, Split, unknown_split
 from .decode import Report, RowFile, Step, decoded, fingerprint
-from .errors import ZooError, unknown
+from .errors import ZooError
 from .seeds import seed_for
 
 
@@ -57,6 +57,7 @@ class FileDataset(BiasDataset):
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)
         self._known: dict[Path | None, Mapping[str, Listing]] = {}
+        self._prints: dict[Path | None, str] = {}
 
     def listings(self, root: Path | None) -> Mapping[str, Listing]:
         """The files of every split, in an order that is always the same."""
@@ -82,7 +83,7 @@ class FileDataset(BiasDataset):
             self._known[root] = self._checked(root)
         found = self._known[root]
         if split not in found:
-            raise unknown(f"split of {self.name}", split, found)
+            raise unknown_split(self, split, found)
         return found[split]
 
     def load(self, root: Path | None, split: str) -> Split:
@@ -128,32 +129,37 @@ class FileDataset(BiasDataset):
                     f"{len(names)}"
                 )
 
-    def training_counts(self, root: Path | None) -> Ints | None:
-        """As the files' labels say, without decoding."""
-        found = self.files(root, "train")
-        if found.biases is None:
-            return None
-        card = self.card
-        return count_groups(found.labels, found.biases, len(card.classes), len(card.biases))
+    def annotations(self, root: Path | None, split: str) -> tuple[Ints, Ints | None]:
+        """As the files' names and tables say, without decoding; damaged ones that would be left out count."""
+        found = self.files(root, split)
+        return found.labels, found.biases
 
     def fingerprint(self, root: Path | None) -> str:
-        """Of names, sizes and times of all files."""
-        splits = ("train", *self.card.eval_splits)
-        return ",".join(f"{split}={fingerprint(self.files(root, split).files, self.steps)}" for split in splits)
+        """Of names, sizes and times of all files, as they were when it was first asked."""
+        if root not in self._prints:
+            found = {split: self.files(root, split).files for split in ("train", *self.card.eval_splits)}
+            self._prints[root] = ",".join(f"{split}={fingerprint(files, self.steps)}" for split, files in found.items())
+        return self._prints[root]
 
 
 def read_table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV as text, with these columns and no empty cell in any; a ZooError says what is missing."""
+    """A CSV as stripped text, with these columns and no empty cell in them or in a bias column, or a ZooError."""
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False)
     except (OSError, ValueError) as error:
         raise ZooError(f"{file} cannot be read: {error}") from error
     if missing := [name for name in columns if name not in table]:
         raise ZooError(f"{file} has no column {', '.join(map(repr, missing))}; it has {', '.join(table.columns)}")
     for name in table.columns:
-        if (empty := table[name].str.strip() == "").any():
-            raise ZooError(f"{file}: column {name!r} is empty in line {int(np.flatnonzero(empty)[0]) + 2}")
+        table[name] = table[name].str.strip()
+        if name in (*columns, "bias") or name.startswith("bias_"):
+            _no_gap(table, name, file)
     return table
+
+
+def _no_gap(table: pd.DataFrame, name: str, file: Path) -> None:
+    if (empty := table[name] == "").any():
+        raise ZooError(f"{file}: column {name!r} is empty in line {int(np.flatnonzero(empty)[0]) + 2}")
 
 
 def integers(table: pd.DataFrame, column: str, file: Path) -> Ints:

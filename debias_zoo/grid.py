@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from .assembly import dataset_of
 from .dataset import BiasDataset
 from .errors import ZooError, unknown
-from .feasibility import bias_warnings, dry_run
+from .feasibility import bias_warnings, check_classes, dry_run
 from .method import Method, Need, Recipe
 from .protocol import TRAIN, Settings, protocol
 from .registry import entries, load_dataset, load_method
@@ -73,6 +73,7 @@ def build_grid(request: Request) -> Grid:
     datasets = [dataset for text in request.datasets for dataset in parse_datasets(text, request.skip_corrupt)]
     for dataset in datasets:
         dataset.check(request.root)
+        check_classes(dataset, request.root)
     grid = Grid()
     # seeds outermost: a first full row of the table appears early
     for seed, dataset, name in itertools.product(request.seeds, datasets, request.methods):
@@ -125,9 +126,10 @@ def _validated(model: type[BaseModel], values: dict[str, Any], who: str) -> Any:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = str(first["loc"][0]) if first["loc"] else "?"
+        where = ".".join(str(part) for part in first["loc"]) or "?"
+        key = where.partition(".")[0]
         about = known[key].description if key in known else ""
-        raise ZooError(f"{who}: {key}={first['input']!r}: {first['msg']} ({about})") from error
+        raise ZooError(f"{who}: {where}={first['input']!r}: {first['msg']} ({about})") from error
 
 
 def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, config: Any = None) -> Trial:
@@ -239,15 +241,28 @@ def parse_set(text: str) -> tuple[str, str, Any]:
     if not (equals and dot and method and key):
         raise ZooError(f"--set {text!r}: write METHOD.KEY=VALUE, such as lnl.scale=0.3 or lnl.unlearn.lr=0.01")
     try:
-        return method, key, json.loads(right)
+        value = json.loads(right)
     except json.JSONDecodeError:
-        return method, key, right  # a bare word
+        value = right  # a bare word
+    if value is None and "." in key:
+        raise ZooError(f"--set {text!r}: null leaves a setting as it is; give the value that it shall have")
+    return method, key, value
 
 
 def _check_sets(request: Request) -> None:
-    for method, key, _ in request.sets:
-        if method not in request.methods:
+    known = [*request.methods, *(name for method in request.methods for name in _teachers(method))]
+    given = [(method, key) for method, key, _ in request.sets]
+    for method, key in given:
+        if method not in known:
             raise ZooError(f"--set {method}.{key}: {method!r} is not among --methods {','.join(request.methods)}")
+        if given.count((method, key)) > 1:
+            raise ZooError(f"--set {method}.{key} is given twice")
+
+
+def _teachers(method: str) -> list[str]:
+    """The methods whose networks a method may be handed, and those that these need."""
+    own = list(load_method(method).teachers.values())
+    return [*own, *(name for teacher in own for name in _teachers(teacher))]
 
 
 def _check_stages(method: Method, request: Request) -> None:

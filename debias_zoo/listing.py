@@ -170,7 +170,14 @@ def _dataset_details(name: str) -> dict[str, Any]:
         card = cls().card.model_dump(mode="json")
     except ZooError as error:  # a card that depends on what the parameters name
         card = {"card": str(error)}
-    return {"kind": "dataset", **row, **card, "doc": entries("dataset")[name].facts["doc"], "parameters": parameters}
+    return {
+        "kind": "dataset",
+        **card,
+        **row,
+        "from": card.get("origin", ""),
+        "doc": entries("dataset")[name].facts.get("doc", ""),
+        "parameters": parameters,
+    }
 
 
 def details_text(found: dict[str, Any]) -> str:

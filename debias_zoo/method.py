@@ -75,7 +75,7 @@ class Clock:
         stage: name of the stage.
         epoch, epochs: this epoch, and how many the stage has.
         step, steps: this step, and how many the stage has.
-        total: steps of all stages together.
+        total: steps of all stages together, as planned by the size of the training split.
     """
 
     stage: str

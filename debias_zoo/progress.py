@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ class View(Protocol):
 
 def make_view(console: Console, trials: Iterable[Trial]) -> View:
     """The live view where the console is a terminal, else plain lines."""
-    return LiveView(console, list(trials)) if console.is_terminal else PlainView(console)
+    return LiveView(console, list(trials)) if console.is_terminal else PlainView(console, list(trials))
 
 
 def summary(content: dict[str, Any]) -> str:
@@ -59,7 +59,7 @@ class LiveView:
             expand=True,
         )
         self.tasks: dict[str, TaskID] = {
-            trial.identity: self.progress.add_task(_name(trial, trials), total=None, start=False, state="waiting")
+            trial.identity: self.progress.add_task(_short_name(trial, trials), total=None, start=False, state="waiting")
             for trial in trials
         }
 
@@ -89,14 +89,16 @@ class LiveView:
         else:
             self.progress.stop_task(task)
             self.progress.update(task, state="failed")
-            self.progress.console.print(f"failed: {event.content['error']}", markup=False, highlight=False)
+            text = f"{self.progress.tasks[task].description}: failed: {event.content['error']}"
+            self.progress.console.print(text, markup=False, highlight=False)
 
 
 class PlainView:
     """A line when something happens, and one in a while on how it goes."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, trials: list[Trial]) -> None:
         self.console = console
+        self.names = {trial.identity: full_name(trial, trials) for trial in trials}
         self.last: dict[str, float] = {}
 
     def __enter__(self) -> PlainView:
@@ -108,30 +110,40 @@ class PlainView:
         return None
 
     def show(self, event: Event) -> None:
+        name = self.names[event.trial.identity]
         if event.kind == "progress":
             now = time.monotonic()
             if now - self.last.get(event.trial.identity, -PLAIN_SECONDS) < PLAIN_SECONDS:
                 return
             self.last[event.trial.identity] = now
             share = event.content["done"] / max(event.content["total"], 1)
-            self._line(f"{event.trial.label}: {share:4.0%}  {summary(event.content)}")
+            self._line(f"{name}: {share:4.0%}  {summary(event.content)}")
         elif event.kind == "warning":
             self._line(f"warning: {event.content['text']}")
         elif event.kind == "failed":
-            self._line(f"failed: {event.content['error']}")
+            self._line(f"{name}: failed: {event.content['error']}")
         else:
-            self._line(f"{event.trial.label}: {event.kind}")
+            self._line(f"{name}: {event.kind}")
 
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _name(trial: Trial, trials: list[Trial]) -> str:
+def full_name(trial: Trial, trials: Sequence[Trial]) -> str:
+    """Method, data set and seed, with the parameters of the data in which the trials differ."""
+    return " ".join([trial.label, *_varied(trial, trials)])
+
+
+def _short_name(trial: Trial, trials: Sequence[Trial]) -> str:
     """A short name; what all trials share is left out."""
     name = trial.method
     if len({other.dataset for other in trials}) > 1:
         name += f" {trial.dataset}"
     if len({other.seed for other in trials}) > 1:
         name += f" #{trial.seed}"
-    varied = [key for key in trial.params if len({str(other.params.get(key)) for other in trials}) > 1]
-    return name + "".join(f" {key}={trial.params[key]}" for key in varied)
+    return " ".join([name, *_varied(trial, trials)])
+
+
+def _varied(trial: Trial, trials: Sequence[Trial]) -> list[str]:
+    keys = [key for key in trial.params if len({str(other.params.get(key)) for other in trials}) > 1]
+    return [f"{key}={trial.params[key]}" for key in keys]

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 ProtocolName = Literal["quick", "standard", "paper"]
 TRAIN = "train"
@@ -34,6 +34,14 @@ class Augment(BaseModel):
         None, description="cut out a random part of this share of the area, aspect 3/4 ... 4/3, and scale it back"
     )
     pad_crop: int | None = Field(None, ge=1, description="shift by up to so many pixels each way, black outside")
+
+    @field_validator("resized_crop")
+    @classmethod
+    def _shares(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 < value[0] <= value[1] <= 1:
+            raise ValueError("two shares of the area, 0 < least <= most <= 1")
+        return value
+
     flip: bool = Field(False, description="mirror left and right, every second image")
     jitter: float | None = Field(
         None, gt=0, le=1, description="change brightness, contrast and saturation by a factor of up to 1 -+ this"

@@ -10,6 +10,7 @@ import ast
 import importlib
 import importlib.util
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -54,7 +55,9 @@ def entries(kind: str) -> dict[str, Entry]:
         if point.name in found and found[point.name].target != point.value:
             other = found[point.name]
             both = f"{other.target} ({other.origin}) and {point.value} ({origin})"
-            raise ZooError(f"two {kind}s are called {point.name!r}: {both}; uninstall one of them")
+            error = f"two {kind}s are called {point.name!r}: {both}; uninstall one of them"
+            found[point.name] = Entry(kind, point.name, "", f"{other.origin}, {origin}", {}, error)
+            continue
         found[point.name] = _entry(kind, point, origin)
     return found
 
@@ -80,19 +83,36 @@ def entry(kind: str, name: str) -> Entry:
 
 def _load(kind: str, name: str) -> Any:
     found = entry(kind, name)
+    if not found.target:
+        raise ZooError(found.error)
     module, _, attribute = found.target.partition(":")
     try:
         cls = getattr(importlib.import_module(module), attribute)
     except ZooError:
         raise
-    except Exception as error:  # a plugin may raise anything
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
         raise ZooError(
             f"{kind} {name!r} of {found.origin} cannot be used: importing {found.target} raised "
             f"{type(error).__name__}: {error}. Mend or uninstall it; the others are not touched"
         ) from error
+    if not (isinstance(cls, type) and issubclass(cls, _base(kind))):
+        raise ZooError(
+            f"{kind} {name!r} ({found.target}) is no subclass of {_base(kind).__module__}.{_base(kind).__name__}"
+        )
     if getattr(cls, "name", None) != name:
         raise ZooError(f"{kind} {name!r} ({found.target}) calls itself {getattr(cls, 'name', None)!r}: make them agree")
     return cls
+
+
+def _base(kind: str) -> type:
+    """The class that a kind's classes derive from."""
+    if kind == "dataset":
+        from .dataset import BiasDataset
+
+        return BiasDataset
+    from .method import Method
+
+    return Method
 
 
 def _points(group: str) -> list[tuple[EntryPoint, str]]:
@@ -120,7 +140,7 @@ def _entry(kind: str, point: EntryPoint, origin: str) -> Entry:
     module, _, attribute = point.value.partition(":")
     try:
         facts = {**_BASE_FACTS[kind], **class_facts(_source(module), attribute)}
-    except Exception as error:  # whatever is wrong with a plugin, the others are listed
+    except (Exception, SystemExit) as error:  # whatever is wrong with a plugin, the others are listed
         return Entry(kind, point.name, point.value, origin, {}, f"{type(error).__name__}: {error}")
     return Entry(kind, point.name, point.value, origin, facts)
 
@@ -138,17 +158,21 @@ def class_facts(path: Path, attribute: str) -> dict[str, Any]:
 
     Adds ``about``, the first paragraph of the docstring, and ``doc``, all of it.
     """
-    classes = {node.name: node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)}
-    if attribute not in classes:
-        raise AttributeError(f"{path.name} defines no class {attribute}")
-    return _facts(classes[attribute], classes)
+    body = ast.parse(path.read_text()).body
+    classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
+    if attribute in classes:
+        return _facts(classes[attribute], path, body)
+    if (elsewhere := _imported_from(attribute, path, body)) is not None:
+        return class_facts(*elsewhere)
+    raise AttributeError(f"{path.name} defines no class {attribute}")
 
 
-def _facts(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> dict[str, Any]:
+def _facts(node: ast.ClassDef, path: Path, body: list[ast.stmt]) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for base in reversed(node.bases):
-        if isinstance(base, ast.Name) and base.id in classes:
-            facts.update(_facts(classes[base.id], classes))
+        if isinstance(base, ast.Name):
+            with suppress(AttributeError, ImportError):  # such as a base class of the standard library
+                facts.update(class_facts_of_base(base.id, path, body))
     for statement in node.body:
         name, value = _assignment(statement)
         if name and value is not None:
@@ -160,6 +184,34 @@ def _facts(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> dict[str, An
         facts["about"] = " ".join(doc.split("\n\n")[0].split())
         facts["doc"] = doc
     return facts
+
+
+def class_facts_of_base(name: str, path: Path, body: list[ast.stmt]) -> dict[str, Any]:
+    """The facts of a base class, defined in ``path`` or imported there from a module that defines methods."""
+    own = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
+    if name in own:
+        return _facts(own[name], path, body)
+    elsewhere = _imported_from(name, path, body)
+    if elsewhere is None or elsewhere[0].parent == Path(__file__).parent:  # the contract itself states no facts
+        return {}
+    return class_facts(*elsewhere)
+
+
+def _imported_from(name: str, path: Path, body: list[ast.stmt]) -> tuple[Path, str] | None:
+    """The file and the name there of what ``path`` imports as ``name``; no module is run but parent packages."""
+    for node in body:
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        for alias in node.names:
+            if (alias.asname or alias.name) != name:
+                continue
+            if node.level == 0:
+                return _source(node.module or ""), alias.name
+            folder = path.parents[node.level - 1]
+            module = folder.joinpath(*(node.module or "").split("."))
+            file = module.with_suffix(".py") if node.module else folder / "__init__.py"
+            return (file if file.is_file() else module / "__init__.py"), alias.name
+    return None
 
 
 def _assignment(statement: ast.stmt) -> tuple[str, ast.expr | None]:

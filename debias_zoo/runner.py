@@ -90,7 +90,7 @@ def _train(trial: Trial, folder: Folder, out: Path, device: str, root: Path | No
         current = trainer()
         fit = current.fit()
     folder.save_curves(fit.curves)
-    result = _result(trial, fit, evals, device, current.total)
+    result = _result(trial, fit, evals, device)
     folder.finish(result, _arrays(fit, evals), fit.method.state_dict())
     return result
 
@@ -128,7 +128,7 @@ def _teacher(trial: Trial, train: Split, card: Card, out: Path, device: str) -> 
     return method.eval().requires_grad_(False)
 
 
-def _result(trial: Trial, fit: Fit, evals: Mapping[str, Split], device: str, steps: int) -> Result:
+def _result(trial: Trial, fit: Fit, evals: Mapping[str, Split], device: str) -> Result:
     card = dataset_of(trial).card
     metrics = {}
     for name, split in evals.items():
@@ -139,7 +139,7 @@ def _result(trial: Trial, fit: Fit, evals: Mapping[str, Split], device: str, ste
         trial=trial,
         metrics=metrics,
         seconds={**fit.seconds, "total": sum(fit.seconds.values())},
-        cost=_cost(fit.method, device, steps),
+        cost=_cost(fit.method, device, fit.steps),
         environment=environment(device),
         notes=fit.notes,
     )

@@ -19,7 +19,6 @@ from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from .errors import ZooError
 from .trial import SCHEMA, Result, Trial
@@ -134,7 +133,9 @@ def parse_result(text: str, path: Path) -> Result:
                 f"result {path} has schema {schema}, this version reads up to {SCHEMA}: upgrade debias-zoo"
             )
         result = Result.model_validate(data)
-    except (json.JSONDecodeError, ValidationError) as error:
+    except NewerError:
+        raise
+    except Exception as error:  # what is not JSON, nested too deeply, or of other fields
         raise DamagedError(f"result {path} cannot be read ({type(error).__name__})") from error
     if result.identity != result.trial.identity:
         raise DamagedError(f"result {path} does not belong to its configuration (identity {result.identity})")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,6 +42,8 @@ def plan_stages(method: Method, settings: Settings, overrides: Mapping[str, Sett
         overrides: by stage name, ``TRAIN`` for stages that are not named; names the method has not are passed over.
     """
     stages = list(method.stages())
+    if TRAIN in (stage.name for stage in stages):
+        raise ZooError(f"{method.name}: no stage can be called {TRAIN!r}, which stands for all stages in --set")
     every = overrides.get(TRAIN, Settings())
     special = [overrides.get(stage.name, every).over(stage.settings) for stage in stages]
     merged = [own.over(settings) for own in special]
@@ -65,6 +67,7 @@ def plan_stages(method: Method, settings: Settings, overrides: Mapping[str, Sett
 class Progress:
     """Where a run stands: everything besides weights that a checkpoint must hold.
 
+    ``steps`` counts all steps that were made, ``done`` those planned by the size of the split, for the progress bar;
     ``sums`` are the logged numbers added up over the epoch so far, float64 scalars on the device: they are added in the
     same order whether or not the run was interrupted.
     """
@@ -72,6 +75,7 @@ class Progress:
     stage: int = 0
     epoch: int = 0
     step: int = 0
+    steps: int = 0
     done: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
     curves: list[dict[str, Any]] = field(default_factory=list)
@@ -86,13 +90,14 @@ class Fit:
     Attributes:
         predictions: for each evaluated split, ``class`` uint8/int16 (E, N) and ``log_odds`` float16 (E, N) of every
             evaluated epoch E.
-        curves: one dict an epoch. notes: things a reader of the numbers should know.
+        curves: one dict an epoch. steps: that were made. notes: things a reader of the numbers should know.
     """
 
     method: Method
     predictions: dict[str, dict[str, Tensor]]
     curves: list[dict[str, Any]]
     seconds: dict[str, float]
+    steps: int
     notes: list[str]
 
 
@@ -127,7 +132,7 @@ class Trainer:
         shown = train if self.method.reads_bias_map else replace(train, bias_map=None)
         self.train = DeviceSplit(shown, engine.device, self.method.sees_bias)
         self.evals = {name: DeviceSplit(split, engine.device, False) for name, split in evals.items()}
-        self._val = evals.get("val_unbiased", evals.get("val")) if self.method.needs_val_bias else evals.get("val")
+        self._val = evals.get(validation_split(evals) if self.method.needs_val_bias else "val")
         self.save, self.report = save, report
         self.progress = Progress()
         self.predictions: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in evals}
@@ -221,7 +226,7 @@ class Trainer:
             batch = self.train.batch(rows, generator.manual_seed(seed), pixels, augment)
             logged = self.engine.step(batch, replace(clock, step=at.epoch * steps + step))
             first_bad = self._add_up(logged, first_bad, step)
-            at.step = step + 1
+            at.step, at.steps = step + 1, at.steps + 1
             now, last = time.monotonic(), step + 1 == steps
             if last or now - reported >= self.report_seconds:
                 reported = now
@@ -264,6 +269,8 @@ class Trainer:
         row.update({name: float(value) / steps for name, value in at.sums.items()})
         for name, split in self.evals.items():
             found = predict_split(self.engine, split)
+            if bool(found[1].isnan().any()):
+                raise self._diverged("a prediction became NaN", plan, f"after epoch {at.epoch}")
             self.predictions[name].append(found)
             row[f"{name}.accuracy"] = float((found[0] == split.labels.cpu()).double().mean())
         at.curves.append(row)
@@ -290,11 +297,14 @@ class Trainer:
     def _stop_if_bad(self, first_bad: Tensor, plan: StagePlan) -> None:
         step = int(first_bad)
         if step >= 0:
-            name, stage = self.method.name, plan.stage.name
-            raise DivergedError(
-                f"{name}: a loss became NaN or infinite in stage {stage!r}, epoch {self.progress.epoch}, step {step}."
-                f" Lower the learning rate (--set {name}.{stage}.lr=...) or clip gradients (--set {name}.train.clip=1)."
-            )
+            raise self._diverged("a loss became NaN or infinite", plan, f"epoch {self.progress.epoch}, step {step}")
+
+    def _diverged(self, what: str, plan: StagePlan, when: str) -> DivergedError:
+        name, stage = self.method.name, plan.stage.name
+        return DivergedError(
+            f"{name}: {what} in stage {stage!r}, {when}. Lower the learning rate (--set {name}.{stage}.lr=...) or clip "
+            f"gradients (--set {name}.train.clip=1)."
+        )
 
     def _tell(self, plan: StagePlan, steps: int) -> None:
         if self.report is None:
@@ -321,7 +331,7 @@ class Trainer:
         at = self.progress
         predictions = {name: _stack(rows) for name, rows in self.predictions.items()}
         seconds = {"train": at.train_seconds, "evaluate": at.evaluate_seconds}
-        return Fit(self.method, predictions, at.curves, seconds, self.notes)
+        return Fit(self.method, predictions, at.curves, seconds, at.steps, self.notes)
 
     def _save(self) -> None:
         if self.save is None:
@@ -356,6 +366,11 @@ def _stack(rows: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     classes = torch.stack([found for found, _ in rows])
     small = torch.uint8 if int(classes.max()) < 256 else torch.int16
     return {"class": classes.to(small), "log_odds": torch.stack([odds for _, odds in rows])}
+
+
+def validation_split(names: Container[str]) -> str:
+    """The split that ``finish`` is handed with its bias labels: the unbiased validation split, if there is one."""
+    return "val_unbiased" if "val_unbiased" in names else "val"
 
 
 def task_of(train: Split, classes: int, biases: int, parts: tuple[int, ...], bias_map: Any, see_bias: bool) -> Task:

@@ -35,7 +35,7 @@ class JTT(Method):
     Both stages minimise the mean cross-entropy, L = mean_i CE(f(x_i), y_i), over all parameters:
 
         identify:  each image once an epoch; E = {i : argmax f(x_i) != y_i} in the last of its T epochs
-        train:     from the initial weights, image i shown 1 + lambda_up 1[i in E] times an epoch
+        retrain:   from the initial weights, image i shown 1 + lambda_up 1[i in E] times an epoch
 
     Predictions for E are those of training, each made just before the step on its batch, in training mode, as in the
     authors' code. No bias labels to train. Prediction: f(x) of the second stage.
@@ -45,7 +45,7 @@ class JTT(Method):
     """
 
     name = "jtt"
-    version = 1
+    version = 2
     moves_buffers = {"identify": ("wrong",)}
     paper = Paper(
         title="Just Train Twice: Improving Group Robustness without Training Group Information",
@@ -82,7 +82,7 @@ class JTT(Method):
             backbone_options={"depth": 3, "width": 100},
             normalize="bytes",
             settings=LFF_CMNIST,
-            stages={"identify": Settings(epochs=2), "train": Settings(epochs=100)},
+            stages={"identify": Settings(epochs=2), "retrain": Settings(epochs=100)},
             config={"lambda_up": 100},
             deviations=("the paper has no Colored MNIST: T = 2 and lambda_up = 100 are ours, the rest is LfF's",),
         ),
@@ -96,7 +96,7 @@ class JTT(Method):
             settings=Settings(
                 batch_size=64, optimizer="sgd", lr=1e-5, momentum=0.9, weight_decay=1.0, schedule="constant"
             ),
-            stages={"identify": Settings(epochs=60), "train": Settings(epochs=300)},
+            stages={"identify": Settings(epochs=60), "retrain": Settings(epochs=300)},
             config={"lambda_up": 100},
         ),
         Recipe(
@@ -109,7 +109,7 @@ class JTT(Method):
             settings=Settings(
                 batch_size=64, optimizer="sgd", lr=1e-5, momentum=0.9, weight_decay=0.1, schedule="constant"
             ),
-            stages={"identify": Settings(epochs=1), "train": Settings(epochs=50)},
+            stages={"identify": Settings(epochs=1), "retrain": Settings(epochs=50)},
             config={"lambda_up": 50},
         ),
     )
@@ -123,7 +123,7 @@ class JTT(Method):
 
     def stages(self) -> Sequence[Stage]:
         share = self.config.identify_share
-        return [Stage("identify", share), Stage("train", 1.0 - share, reset=("net",))]
+        return [Stage("identify", share), Stage("retrain", 1.0 - share, reset=("net",))]
 
     def updates(self, clock: Clock) -> Sequence[Update]:
         return [Update(clock.stage, ("main",))]
@@ -139,7 +139,7 @@ class JTT(Method):
         return numbers
 
     def start_stage(self, stage: Stage, train: View) -> None:
-        if stage.name == "train":
+        if stage.name == "retrain":
             self.errors.copy_(self.wrong)
 
     def sampling(self) -> Repeats:

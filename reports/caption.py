@@ -8,9 +8,12 @@ from pathlib import PurePath
 
 from debias_zoo.trial import Trial
 
+from .cells import UNREAD
 from .rows import Row, Table
 
 DAGGER, DOUBLE_DAGGER, SECTION = "†", "‡", "§"
+
+_METRIC_NAMES = {"unbiased": "unbiased accuracy"}
 
 _LONGEST_NAME = 30
 """Where method and setting have more characters, the setting goes into a note and does not widen the table."""
@@ -82,8 +85,11 @@ def caption(table: Table, best: str = "bold", second: str = "underlined") -> lis
     if any(value and value.rank for row in rows for value in row.values.values()):
         sentences.append(f"Best {best}, second best {second} (gap: nearest to zero).")
     if table.has_published:
-        sources = dict.fromkeys(row.published.source for row in rows if row.published)
-        sentences.append(f"Published: test accuracy under the papers' own protocol, from {'; '.join(sources)}.")
+        numbers = [row.published for row in rows if row.published]
+        sources, metrics = (dict.fromkeys(getattr(p, key) for p in numbers) for key in ("source", "metric"))
+        named = " or ".join(_METRIC_NAMES.get(metric, metric) for metric in metrics)
+        unread = f" ({UNREAD} not read in the paper itself)" if not all(p.verified for p in numbers) else ""
+        sentences.append(f"Published{unread}: test {named} under the papers' own protocol, from {'; '.join(sources)}.")
     return sentences
 
 

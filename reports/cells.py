@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .published import Published
+
 TITLES = {
     "accuracy": "Accuracy",
     "unbiased": "Unbiased",
@@ -12,6 +14,9 @@ TITLES = {
 }
 """Metric -> title of its column."""
 
+UNREAD = "*"
+"""Marks a published number that was not read in the paper itself."""
+
 NOTHING = "–"
 """What stands where there is no number."""
 
@@ -20,6 +25,11 @@ def percent(fraction: float) -> str:
     """``40.55`` for 0.4055; two decimals, and never ``-0.00``."""
     text = f"{100.0 * fraction:.2f}"
     return "0.00" if text == "-0.00" else text
+
+
+def published_cell(number: Published | None, nothing: str = NOTHING) -> str:
+    """A paper's number, marked where nobody of the project has read it there."""
+    return nothing if number is None else percent(number.mean) + ("" if number.verified else UNREAD)
 
 
 def whole_or_tenth(seconds: float | None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from debias_zoo.metrics import METRICS
 
 from .caption import Notes, caption
-from .cells import TITLES, percent, whole_or_tenth
+from .cells import TITLES, percent, published_cell, whole_or_tenth
 from .latex_text import escape
 from .rows import Block, Row, Table, Value
 
@@ -135,7 +135,7 @@ def _across(columns: int, text: str) -> str:
 def _cells(row: Row, published: bool, notes: Notes) -> list[str]:
     cells = [_name(row, notes), *[_value(row.values[metric]) for metric in METRICS]]
     if published:
-        cells.insert(2, percent(row.published.mean) if row.published else "--")
+        cells.insert(2, published_cell(row.published, "--"))
     return [*cells, escape(whole_or_tenth(row.seconds))]
 
 

@@ -7,7 +7,7 @@ import re
 from debias_zoo.metrics import METRICS
 
 from .caption import Notes, caption
-from .cells import NOTHING, TITLES, percent, whole_or_tenth
+from .cells import NOTHING, TITLES, percent, published_cell, whole_or_tenth
 from .rows import Block, Row, Table, Value
 
 
@@ -49,7 +49,7 @@ def _lines(block: Block, notes: Notes, published: bool) -> list[str]:
 def _cells(row: Row, level: str, notes: Notes, published: bool) -> list[str]:
     cells = [_name(row, notes), *[_value(row.values[metric]) for metric in METRICS], level, whole_or_tenth(row.seconds)]
     if published:
-        cells.insert(2, percent(row.published.mean) if row.published else NOTHING)
+        cells.insert(2, published_cell(row.published).replace("*", r"\*"))
     return cells
 
 

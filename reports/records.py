@@ -17,7 +17,7 @@ COLUMNS = (
     *("method", "dataset", "setting", "params", "protocol", "backbone", "backbone_options", "weights", "precision"),
     *("split", "selection", "supervision", "tuned_on", "knows_bias_kind", "n", "seeds"),
     *METRIC_COLUMNS,
-    *("published", "published_source", "seconds"),
+    *("published", "published_metric", "published_verified", "published_source", "seconds"),
 )
 """Of both formats, in this order; fractions in [0, 1], seconds in seconds; what is not known is empty or null."""
 
@@ -67,6 +67,8 @@ def _record(row: Row) -> dict[str, Any]:
         record[metric] = value.mean if value else None
         record[f"{metric}_std"] = value.std if value else None
     record["published"] = row.published.mean if row.published else None
+    record["published_metric"] = row.published.metric if row.published else None
+    record["published_verified"] = row.published.verified if row.published else None
     record["published_source"] = row.published.source if row.published else None
     record["seconds"] = row.seconds
     return record

@@ -11,6 +11,7 @@ from debias_zoo.errors import ZooError, unknown
 from debias_zoo.metrics import METRICS
 from debias_zoo.trial import Result
 
+from .formats import FORMATS as FORMATS
 from .latex import to_latex
 from .markdown import to_markdown
 from .published import find
@@ -18,8 +19,6 @@ from .ranking import ranks
 from .records import to_csv, to_json
 from .rows import LEVELS, Block, Row, Table, Value
 from .settings import Setting, data_of, describe, differences, key_of, order_of, setting_of
-
-FORMATS = ("latex", "markdown", "csv", "json", "rich")
 
 
 def build_table(

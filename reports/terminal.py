@@ -15,7 +15,7 @@ from rich.text import Text
 from debias_zoo.metrics import METRICS
 
 from .caption import Notes, caption
-from .cells import NOTHING, TITLES, percent, whole_or_tenth
+from .cells import NOTHING, TITLES, percent, published_cell, whole_or_tenth
 from .rows import LEVELS, Block, Row, Table, Value
 
 _BEST, _SECOND = "*", "°"
@@ -93,7 +93,7 @@ class TerminalTable:
     def _cells(self, row: Row, level: str, plain: bool, narrow: bool) -> list[Text]:
         cells = [self._name(row, narrow), *[_value(row.values[metric], plain, narrow) for metric in METRICS]]
         if self.table.has_published:
-            cells.insert(2, Text(percent(row.published.mean) if row.published else NOTHING))
+            cells.insert(2, Text(published_cell(row.published)))
         return [*cells, Text(_NARROW_LEVELS[level] if narrow else level), Text(whole_or_tenth(row.seconds))]
 
     def _name(self, row: Row, narrow: bool) -> Text:

@@ -284,12 +284,13 @@ def test_workers_import_nothing_from_where_the_user_stands(tmp_path: Path) -> No
 def test_two_methods_of_one_name_are_an_error(broken_plugin: Path) -> None:
     (broken_plugin / "entry_points.txt").write_text("[debias_zoo.methods]\nlnl = broken_zoo:Broken\n")
     registry.entries.cache_clear()
-    ended = invoke("list", "methods")
+    both = "two methods are called 'lnl': debias_zoo.methods.lnl:LNL (debias-zoo) and broken_zoo:Broken (broken-zoo)"
+    ended = invoke("run", "--methods", "lnl", "--dataset", "cmnist")
     assert ended.exit_code == 2
-    assert (
-        "two methods are called 'lnl': debias_zoo.methods.lnl:LNL (debias-zoo) and broken_zoo:Broken (broken-zoo)"
-        in ended.output
-    )
+    assert both in ended.output
+    ended = invoke("list", "methods")
+    assert ended.exit_code == 0, "the others are listed"
+    assert "BROKEN" in ended.output
 
 
 @pytest.mark.parametrize("what", ["methods", "datasets", "backbones"])
@@ -352,7 +353,7 @@ def test_views_show_every_event(terminal: bool) -> None:
         "loss": {"main": 0.5},
         "accuracy": {"val": 0.25},
     }
-    with LiveView(console, [trial]) if terminal else PlainView(console) as view:
+    with LiveView(console, [trial]) if terminal else PlainView(console, [trial]) as view:
         view.show(Event(trial, "started"))
         view.show(Event(trial, "progress", state))
         view.show(Event(trial, "progress", {**state, "done": 6}))

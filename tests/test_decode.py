@@ -194,3 +194,25 @@ def test_done_is_written_last(files: list[Path], cache: Path) -> None:
     decoded(files, STEPS)
     known = json.loads((built(cache) / "done.json").read_text())
     assert known == {"shape": [8, 8, 3], "corrupt": []}
+
+
+def test_a_cache_that_was_stopped_before_it_was_called_done_is_made_again(files: list[Path], cache: Path) -> None:
+    before = decoded(files, STEPS).images[:].copy()
+    folder = built(cache)
+    (folder / "done.json").unlink()
+    (folder / "state.part").write_bytes(b"\1" * 150)  # as after the pixels were moved to their place
+    assert np.array_equal(decoded(files, STEPS).images[:], before)
+
+
+def test_sixteen_bits_keep_their_shades_and_unbounded_ones_are_refused(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    assert np.array_equal(decode(tmp_path / "deep.png", ())[..., 0], ramp >> 8)
+    Image.fromarray((ramp / 65535).astype(np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(ValueError, match="mode F"):
+        decode(tmp_path / "float.tiff", ())
+
+
+def test_a_folder_is_no_image(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="is no file"):
+        decoded([tmp_path], STEPS)

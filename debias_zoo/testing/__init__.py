@@ -1,4 +1,4 @@
-"""``check_method``: proves that a method keeps the contract, with a named check for every promise.
+"""``check_method`` and ``check_dataset``: prove that a method, a data set keeps its contract, promise by promise.
 
 In pytest::
 
@@ -18,7 +18,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +27,22 @@ from ..errors import ZooError, unknown
 from ..method import Method
 from . import disguise, groups, meta, predictions, runs, steps
 from .bench import Bench, CheckFailure
+from .data import DATA_CHECKS, DataCheck, check_dataset, dataset_checks
 from .history import explain
+from .verdict import Verdict
 
-__all__ = ["CHECKS", "Check", "CheckFailure", "Verdict", "check_method", "method_checks"]
+__all__ = [
+    "CHECKS",
+    "DATA_CHECKS",
+    "Check",
+    "CheckFailure",
+    "DataCheck",
+    "Verdict",
+    "check_dataset",
+    "check_method",
+    "dataset_checks",
+    "method_checks",
+]
 
 MOST_EXPECTED = 2
 
@@ -62,20 +75,6 @@ CHECKS: Mapping[str, Callable[[Bench], None]] = {
 """Every check by name, in the order in which they run."""
 
 _NEVER_EXCUSED = frozenset(function.__name__.removeprefix("check_") for function in _FIRST)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a check found: ``reason`` says why it failed, or why that was expected."""
-
-    name: str
-    status: Literal["passed", "failed", "expected", "unexpectedly passed"]
-    reason: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is to be done."""
-        return self.status in ("passed", "expected")
 
 
 @dataclass(frozen=True)

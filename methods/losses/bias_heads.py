@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from debias_zoo.errors import ZooError
 from debias_zoo.method import IGNORE_INDEX, Batch, Task
 
+from .groups import batch_bias
 from .precision import wide
 
 
@@ -67,9 +68,7 @@ def bias_loss(logits: list[Tensor], batch: Batch) -> Tensor:
 def bias_targets(logits: list[Tensor], batch: Batch) -> list[Tensor]:
     """The labels of each head: maps (B, h, w) for dense heads, (B,) for a pooled one."""
     if logits[0].dim() == 2:
-        if batch.bias is None:
-            raise ZooError("the batch holds no bias labels")
-        return [batch.bias]
+        return [batch_bias(batch)]
     if batch.bias_map is None:
         raise ZooError("the batch holds no dense bias labels")
     maps, grid = batch.bias_map, logits[0].shape[2:]

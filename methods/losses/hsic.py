@@ -40,13 +40,6 @@ def unbiased_hsic(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741  (the paper's l
     return (trace + product - cross) / (n * (n - 3))
 
 
-def biased_hsic(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741
-    """Gretton's estimator tr(KHLH) / (N-1)^2 for kernels K, L (N, N), with H = I - 11'/N."""
-    centred = k - k.mean(0, keepdim=True)
-    other = l - l.mean(0, keepdim=True)
-    return (centred * other.T).sum() / (k.shape[0] - 1) ** 2
-
-
 def median_sigma(features: list[Tensor]) -> Tensor:
     """Sqrt of the median of all squared distances within each batch of features (B, d), zero diagonal included."""
     return torch.cat([squared_distances(x).flatten() for x in features]).median().sqrt()

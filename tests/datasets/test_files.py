@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from debias_zoo.dataset import count_groups
 from debias_zoo.errors import ZooError
 from debias_zoo.files import FileDataset
 from debias_zoo.grid import Request, build_grid, parse_datasets
@@ -124,8 +125,9 @@ def test_splits_and_groups_of_the_official_layout(text: str, tmp_path: Path) -> 
         seen |= files
     again = dataset(text).load(tmp_path, "train")
     assert np.array_equal(again.images[:], found.load(tmp_path, "train").images[:])
-    training = found.training_counts(tmp_path)
-    assert training is None or training.tolist() == groups["train"]
+    labels, biases = found.annotations(tmp_path, "train")
+    assert biases is not None
+    assert count_groups(labels, biases, len(card.classes), len(card.biases)).tolist() == groups["train"]
 
 
 @pytest.mark.parametrize("text", [text for text in MINIATURES if "," not in text])

@@ -26,7 +26,7 @@ from debias_zoo.trainer import plan_stages
 SETTINGS = Settings(optimizer="sgd", lr=0.1, momentum=0.9, weight_decay=0.0, batch_size=8, schedule="constant")
 
 
-@pytest.mark.parametrize("stage", ["identify", "train"])
+@pytest.mark.parametrize("stage", ["identify", "retrain"])
 def test_both_stages_minimise_the_mean_cross_entropy(stage: str) -> None:
     method, batch = make_method("jtt"), make_batch()
     w = weights(method)
@@ -50,7 +50,7 @@ def test_errors_are_those_of_the_last_epoch_before_each_step() -> None:
         assert torch.equal(method.wrong, expected)
     assert 0 < int(expected.sum()) < 16
     before = method.wrong.clone()
-    engine.step(make_batch(seed=99), clock("train", epoch=4))
+    engine.step(make_batch(seed=99), clock("retrain", epoch=4))
     assert torch.equal(method.wrong, before)
 
 
@@ -62,10 +62,10 @@ def test_errors_are_shown_more_often_in_the_second_stage_alone() -> None:
     size = len(bench.train)
     for epoch in range(2):
         assert engine.draws("identify", epoch, size).tolist() == [1] * size
-        assert engine.draws("train", epoch, size).tolist() == (1 + 3 * method.errors.long()).tolist()  # type: ignore[operator]
+        assert engine.draws("retrain", epoch, size).tolist() == (1 + 3 * method.errors.long()).tolist()  # type: ignore[operator]
     assert 0 < int(method.errors.sum()) < size  # type: ignore[operator]
     start = bench.build().state_dict()
-    assert same(engine.first("train").state, start, "net."), "the second stage starts from the initial weights"
+    assert same(engine.first("retrain").state, start, "net."), "the second stage starts from the initial weights"
     assert not same(engine.seen[-1].state, start, "net.")
 
 
@@ -99,7 +99,7 @@ def test_errors_are_in_the_checkpoint() -> None:
 
 def test_without_repeats_the_second_stage_is_erm() -> None:
     batches = [make_batch(seed=k) for k in range(4)]
-    jtt = weights_after(make_method("jtt", lambda_up=0), batches, "train")
+    jtt = weights_after(make_method("jtt", lambda_up=0), batches, "retrain")
     assert same(jtt, weights_after(make_method("erm"), batches), "net.")
     method = make_method("jtt", lambda_up=0)
     method.errors.fill_(True)

@@ -45,6 +45,7 @@ def test_all_fields_of_a_record() -> None:
         "protocol": "standard",
         "backbone": "lnl_convnet",
         "backbone_options": {"kernel": 7},
+        "weights": "",
         "precision": "bf16",
         "split": "test",
         "selection": "last",
@@ -66,6 +67,8 @@ def test_all_fields_of_a_record() -> None:
         "gap": pytest.approx(0.49),
         "gap_std": pytest.approx(0.1 / 2**0.5),
         "published": 0.8185,
+        "published_metric": "accuracy",
+        "published_verified": True,
         "published_source": "Kim et al., CVPR 2019 (README of feidfoe/learning-not-to-learn)",
         "seconds": 12.5,
     }

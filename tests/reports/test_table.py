@@ -61,6 +61,7 @@ APART: dict[str, tuple[dict[str, Any], str]] = {
     "protocol": ({"protocol": "quick"}, "protocol=quick"),
     "backbone": ({"backbone": "resnet18"}, "backbone=resnet18"),
     "backbone_options": ({"backbone_options": {"kernel": 7}}, "backbone.kernel=7"),
+    "weights_digest": ({"weights_digest": "12ab"}, "weights_digest=12ab"),
     "normalize": ({"normalize": "half"}, "normalize=half"),
     "precision": ({"precision": "fp32"}, "precision=fp32"),
     "method_version": ({"method_version": 2}, "lnl.version=2"),
@@ -74,7 +75,7 @@ APART: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def test_every_field_of_a_trial_is_tried_below() -> None:
-    assert set(APART) == set(Trial.model_fields) - {"method", "dataset", "seed", "source", "deviations"}
+    assert set(APART) == set(Trial.model_fields) - {"method", "dataset", "seed", "source", "deviations", "weights"}
 
 
 @pytest.mark.parametrize("field", APART)

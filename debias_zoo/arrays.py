@@ -1,0 +1,211 @@
+"""Anyone's own data as arrays, in memory or in an ``.npz`` file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from .dataset import BiasDataset, Card, Images, Ints, Split, count_groups, unknown_split
+from .errors import ZooError
+from .protocol import Augment, Settings
+from .seeds import seed_for
+from .store import cannot_write
+
+SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+"""Of the images, where nobody says which split they belong to."""
+
+Names = npt.NDArray[np.str_]
+
+
+class Arrays(BiasDataset):
+    """Images, labels and bias labels in arrays: an ``.npz`` file that ``save`` wrote, or ``BiasDataset.from_arrays``.
+
+    The file holds ``images`` uint8 (N, H, W, C), ``labels`` int (N,), ``splits`` text (N,), names of the ``classes``
+    and, where there are bias labels, ``biases`` int (N,) and their names ``bias_names``. A class is aligned with the
+    bias that most of its training images have.
+    """
+
+    name = "arrays"
+    version = 1
+    title = "your own arrays, in an .npz file"
+    bias_attribute = "as the arrays say"
+
+    class Params(BiasDataset.Params):
+        """What can be chosen on the command line, as in ``arrays:file=mine.npz``."""
+
+        file: str = Field("", description="the .npz file, relative to the working directory")
+
+    def __init__(self, params: Any = None, arrays: dict[str, npt.NDArray[Any]] | None = None) -> None:
+        super().__init__(params)
+        if arrays is not None:
+            self.arrays = arrays
+
+    def again(self) -> Arrays:
+        """The same arrays, from their file if they have one."""
+        return Arrays(self.params, None if self.params.file else self.arrays)
+
+    @cached_property
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything, by the names in the file."""
+        if not self.params.file:
+            raise ZooError("data set 'arrays' needs its file: arrays:file=FILE.npz")
+        try:
+            with np.load(self.params.file, allow_pickle=False) as file:
+                found = {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError) as error:
+            raise ZooError(f"{self.params.file} cannot be read: {error}") from error
+        return checked(found, f"{self.params.file}: ")
+
+    @property
+    def card(self) -> Card:
+        """The data card, as the arrays say."""
+        arrays = self.arrays
+        height, width, channels = arrays["images"].shape[1:]
+        classes, biases = _texts(arrays["classes"]), _texts(arrays.get("bias_names", np.array([], str)))
+        named = dict.fromkeys(arrays["splits"].tolist())
+        others = [str(name) for name in named if name not in ("train", "val")]
+        return Card(
+            title=self.title,
+            about=f"{len(arrays['images'])} images given as arrays.",
+            citation="your own",
+            url="",
+            licence="your own",
+            origin=self.params.file or "arrays in memory",
+            classes=classes,
+            biases=biases,
+            aligned=self._aligned(len(classes), len(biases)),
+            image_shape=(channels, height, width),
+            backbone="resnet18",
+            normalize="imagenet" if channels == 3 else "none",
+            training={"quick": QUICK, "standard": STANDARD},
+            eval_splits=(*(["val"] if "val" in named else []), *others),
+            test_splits=tuple(others),
+        )
+
+    def _aligned(self, classes: int, biases: int) -> tuple[tuple[int, ...], ...]:
+        if not biases:
+            return ((),) * classes
+        train = self.load(None, "train")
+        assert train.biases is not None
+        return tuple((int(row.argmax()),) for row in count_groups(train.labels, train.biases, classes, biases))
+
+    def load(self, root: Path | None, split: str) -> Split:
+        """The rows of a split, shuffled: the first ones stand for all."""
+        arrays = self.arrays
+        rows = np.flatnonzero(arrays["splits"] == split)
+        if not len(rows):
+            raise unknown_split(self, split, dict.fromkeys(arrays["splits"].tolist()))
+        rows = np.random.default_rng(seed_for("arrays", "order", split)).permutation(rows)
+        biases = arrays["biases"][rows] if "biases" in arrays else None
+        return Split(arrays["images"][rows], arrays["labels"][rows], biases)
+
+    def check(self, root: Path | None) -> None:
+        """That the file can be read."""
+        _ = self.arrays
+
+    def fingerprint(self, root: Path | None) -> str:
+        """Of all values."""
+        digest = hashlib.blake2b(digest_size=8)
+        for name, value in sorted(self.arrays.items()):
+            digest.update(f"{name}{value.dtype}{value.shape}".encode())
+            digest.update(value.tobytes())
+        return digest.hexdigest()
+
+    def save(self, file: str | Path) -> Arrays:
+        """Write an ``.npz`` file that ``--dataset arrays:file=FILE`` takes, and return the data set in it."""
+        path = Path(file)
+        try:
+            with path.open("wb") as opened:
+                np.savez(opened, allow_pickle=False, **self.arrays)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        return Arrays(Arrays.Params(file=str(path)))
+
+
+def from_arrays(
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    biases: npt.ArrayLike | None = None,
+    *,
+    splits: npt.ArrayLike | None = None,
+    classes: Sequence[str] | None = None,
+    bias_names: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Arrays:
+    """As ``BiasDataset.from_arrays``."""
+    found: dict[str, npt.NDArray[Any]] = {"images": np.asarray(images), "labels": np.asarray(labels)}
+    if biases is not None:
+        found["biases"] = np.asarray(biases)
+    found["splits"] = np.asarray(splits, str) if splits is not None else _drawn(len(found["labels"]), seed)
+    if classes is not None:
+        found["classes"] = np.array(classes, str)
+    if bias_names is not None:
+        found["bias_names"] = np.array(bias_names, str)
+    return Arrays(arrays=checked(found, ""))
+
+
+def _drawn(count: int, seed: int) -> Names:
+    ends = np.round(np.cumsum(list(SHARES.values())) * count).astype(int)
+    which = np.searchsorted(ends, np.arange(count), side="right")
+    names: Names = np.array(list(SHARES))
+    order = np.random.default_rng(seed_for("arrays", seed)).permutation(which)
+    return np.asarray(names[order])
+
+
+def checked(found: dict[str, npt.NDArray[Any]], where: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays with int64 labels and names for all classes and biases; a ZooError says what is wrong."""
+    if missing := sorted({"images", "labels", "splits"} - set(found)):
+        raise ZooError(f"{where}no array {missing[0]!r}; there are {', '.join(sorted(found))}")
+    images: Images = found["images"]
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise ZooError(f"{where}images must be uint8 (N, H, W, C) or (N, H, W); got {images.dtype} {images.shape}")
+    found = {**found, "images": images if images.ndim == 4 else images[..., None].repeat(3, axis=3)}
+    for name, names in (("labels", "classes"), ("biases", "bias_names")):
+        if name in found:
+            found[name] = _whole(found[name], f"{where}{name}")
+            found.setdefault(names, np.array([str(k) for k in range(int(found[name].max(initial=-1)) + 1)]))
+            if len(found[name]) and int(found[name].max()) >= len(found[names]):
+                raise ZooError(f"{where}{name} go up to {found[name].max()}, but {names} has {len(found[names])} names")
+    for name in ("labels", "biases", "splits"):
+        if name in found and found[name].shape != (len(images),):
+            raise ZooError(
+                f"{where}{name} must have one value for each of {len(images)} images; got {found[name].shape}"
+            )
+    present = set(found["splits"].tolist())
+    if "train" not in present or not present - {"train", "val"}:
+        raise ZooError(
+            f"{where}splits must name 'train' and something to test on, such as 'test'; got {sorted(present)}"
+        )
+    return found
+
+
+def _whole(values: npt.NDArray[Any], what: str) -> Ints:
+    if values.dtype.kind not in "iu" or (len(values) and values.min() < 0):
+        raise ZooError(f"{what} must be whole numbers from 0; got {values.dtype}")
+    return values.astype(np.int64)
+
+
+def _texts(values: npt.NDArray[Any]) -> tuple[str, ...]:
+    return tuple(str(value) for value in values.tolist())
+
+
+STANDARD = Settings(
+    epochs=10,
+    batch_size=64,
+    optimizer="sgd",
+    lr=0.01,
+    momentum=0.9,
+    weight_decay=5e-4,
+    schedule="cosine",
+    augment=Augment(flip=True),
+)
+"""Ours."""
+
+QUICK = Settings(epochs=2).over(STANDARD)

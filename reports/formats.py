@@ -1,0 +1,5 @@
+"""The forms a table can take."""
+
+from __future__ import annotations
+
+FORMATS = ("rich", "latex", "markdown", "csv", "json")
