@@ -8,7 +8,8 @@ import numpy as np
 
 from debias_zoo.dataset import Card, Source
 from debias_zoo.files import FileDataset, Listing
-from debias_zoo.protocol import Augment, Settings
+
+from .photographs import HELD_OUT, training
 
 PLACES = {
     "climbing": "rock wall",
@@ -23,9 +24,6 @@ PLACES = {
 TRAIN = (326, 520, 163, 279, 336, 317)
 TEST = (105, 159, 42, 131, 132, 85)
 """Images of the actions in the official split."""
-
-HELD_OUT = 10
-"""Every tenth training image of a class is for validation."""
 
 
 class BAR(FileDataset):
@@ -59,7 +57,7 @@ class BAR(FileDataset):
             image_shape=(3, size, size),
             backbone="resnet18",
             normalize="imagenet",
-            training={"quick": QUICK, "standard": STANDARD},
+            training=training(12),
             eval_splits=("val", "test"),
             folder="bar",
             sources=(
@@ -88,21 +86,6 @@ class BAR(FileDataset):
             labels = np.array([label for _, label in files], np.int64)
             found[split] = Listing([file for file, _ in files], labels, None if split == "test" else labels)
         return found
-
-
-STANDARD = Settings(
-    epochs=12,
-    batch_size=64,
-    optimizer="sgd",
-    lr=0.01,
-    momentum=0.9,
-    weight_decay=5e-4,
-    schedule="cosine",
-    augment=Augment(resized_crop=(0.7, 1.0), flip=True),
-)
-"""Ours, minutes on a core at 64 pixels; LfF gives no schedule for BAR."""
-
-QUICK = Settings(epochs=2).over(STANDARD)
 
 
 def _diagonal(counts: tuple[int, ...], held_out: bool) -> tuple[tuple[int, ...], ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -11,7 +11,8 @@ from debias_zoo.dataset import Card
 from debias_zoo.decode import Step
 from debias_zoo.errors import ZooError, unknown
 from debias_zoo.files import FileDataset, Listing, read_lines
-from debias_zoo.protocol import Augment, Settings
+
+from .photographs import training
 
 COUNTS = {
     "train": ((71629, 66874), (22880, 1387)),
@@ -36,10 +37,13 @@ class CelebA(FileDataset):
 
         label: str = Field("Blond_Hair", description="the attribute to learn, as list_attr_celeba.txt spells it")
         bias: str = Field("Male", description="the attribute that is the bias")
+        aligned: Literal["opposite", "same"] = Field(
+            "opposite", description="whether the label goes with the absence of the bias or with the bias"
+        )
 
     @property
     def card(self) -> Card:
-        """The data card; the label is aligned with the absence of the bias, as blond hair with not male."""
+        """The data card; blond hair, for instance, goes with the absence of male."""
         size, label, bias = self.params.size, self.params.label, self.params.bias
         return Card(
             title=self.title,
@@ -50,11 +54,11 @@ class CelebA(FileDataset):
             origin="the authors' archive, in torchvision's layout",
             classes=(f"not {label}", label),
             biases=(f"not {bias}", bias),
-            aligned=((1,), (0,)),
+            aligned=((1,), (0,)) if self.params.aligned == "opposite" else ((0,), (1,)),
             image_shape=(3, size, size),
             backbone="resnet18",
             normalize="imagenet",
-            training={"quick": QUICK, "standard": STANDARD},
+            training=training(10, batch_size=128, weight_decay=1e-4),
             eval_splits=("val", "test"),
             folder="celeba",
             size="1.3 GB",
@@ -99,18 +103,3 @@ def attributes(file: Path) -> tuple[list[str], list[tuple[str, list[Any]]]]:
     if len(rows) != int(lines[0]) or any(len(row) != len(names) for _, row in rows):
         raise ZooError(f"{file} is broken off: it announces {lines[0].strip()} images and holds {len(rows)}")
     return names, rows
-
-
-STANDARD = Settings(
-    epochs=10,
-    batch_size=128,
-    optimizer="sgd",
-    lr=0.01,
-    momentum=0.9,
-    weight_decay=1e-4,
-    schedule="cosine",
-    augment=Augment(resized_crop=(0.7, 1.0), flip=True),
-)
-"""Ours, for networks from scratch; the augmentation is Group-DRO's."""
-
-QUICK = Settings(epochs=1).over(STANDARD)

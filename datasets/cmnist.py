@@ -85,9 +85,13 @@ class ColoredMNIST(BiasDataset):
             paper_params={"val": 0},
         )
 
+    def digits(self, root: Path | None, split: str) -> tuple[Images, Ints]:
+        """Grey images uint8 (N, 28, 28) of a split, and labels int64 (N,)."""
+        return digits_of(self.name, split, self.params.val, self.params.data_seed)
+
     def load(self, root: Path | None, split: str) -> Split:
         """``train``, ``val`` (biased like train), ``val_unbiased`` (the same digits as val) or ``test``."""
-        digits, labels = digits_of(self.name, split, self.params.val, self.params.data_seed)
+        digits, labels = self.digits(root, split)
         random = np.random.default_rng(seed_for("cmnist", split, self.params.data_seed))
         biases = labels if split in ("train", "val") else random.integers(0, 10, len(labels))
         images = paint(digits, draw_colours(biases, self.params.variance, random))

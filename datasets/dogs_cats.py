@@ -10,7 +10,8 @@ from pydantic import Field
 
 from debias_zoo.dataset import Card
 from debias_zoo.files import FileDataset, Listing, read_lines
-from debias_zoo.protocol import Augment, Settings
+
+from .photographs import HELD_OUT, training
 
 CAT, DOG = 0, 1
 BRIGHT, DARK = 0, 1
@@ -18,9 +19,6 @@ LISTS = {BRIGHT: "list_bright.txt", DARK: "list_dark.txt"}
 
 LISTED = {(CAT, BRIGHT): 3086, (DOG, BRIGHT): 5299, (CAT, DARK): 4748, (DOG, DARK): 3652}
 """Names in the two lists, by class."""
-
-HELD_OUT = 10
-"""Every tenth image of a class in the training set is for validation."""
 
 TRAINING_BIAS = {"tb1": {CAT: DARK, DOG: BRIGHT}, "tb2": {CAT: BRIGHT, DOG: DARK}}
 """The fur of each class in the training set TB1, TB2; the other set is the test."""
@@ -61,7 +59,7 @@ class DogsCats(FileDataset):
             image_shape=(3, size, size),
             backbone="resnet18",
             normalize="imagenet",
-            training={"quick": QUICK, "standard": STANDARD},
+            training=training(4, crop=False),
             eval_splits=("val", "test"),
             folder="dogs_cats",
             counts=self._counts(),
@@ -95,18 +93,3 @@ class DogsCats(FileDataset):
                 else:
                     rows["test"] += own
         return {split: Listing.of(found) for split, found in rows.items()}
-
-
-STANDARD = Settings(
-    epochs=4,
-    batch_size=64,
-    optimizer="sgd",
-    lr=0.01,
-    momentum=0.9,
-    weight_decay=5e-4,
-    schedule="cosine",
-    augment=Augment(flip=True),
-)
-"""Ours, minutes on a core at 64 pixels. LNL gives no number of epochs for its pretrained ResNet-18 (lr .001)."""
-
-QUICK = Settings(epochs=2).over(STANDARD)

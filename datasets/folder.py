@@ -14,7 +14,8 @@ from pydantic import Field
 from debias_zoo.dataset import Card, Ints
 from debias_zoo.errors import ZooError
 from debias_zoo.files import FileDataset, Listing, read_table
-from debias_zoo.protocol import Augment, Settings
+
+from .photographs import training
 
 
 class Folder(FileDataset):
@@ -57,7 +58,7 @@ class Folder(FileDataset):
             image_shape=(3, size, size),
             backbone="resnet18",
             normalize="imagenet",
-            training={"quick": QUICK, "standard": STANDARD},
+            training=training(30),
             eval_splits=tuple(name for name in splits if name != "train"),
             test_splits=tuple(name for name in splits if name not in ("train", "val")),
         )
@@ -97,21 +98,6 @@ class Folder(FileDataset):
         if set(table["split"]) <= {"train", "val"}:
             raise ZooError(f"{self.params.metadata} has nothing to test on: give some rows the split 'test'")
         return table
-
-
-STANDARD = Settings(
-    epochs=30,
-    batch_size=64,
-    optimizer="sgd",
-    lr=0.01,
-    momentum=0.9,
-    weight_decay=5e-4,
-    schedule="cosine",
-    augment=Augment(resized_crop=(0.7, 1.0), flip=True),
-)
-"""Ours."""
-
-QUICK = Settings(epochs=2).over(STANDARD)
 
 
 def _bias_columns(table: pd.DataFrame) -> list[str]:

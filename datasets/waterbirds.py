@@ -9,7 +9,8 @@ import numpy as np
 from debias_zoo.dataset import Card, Source
 from debias_zoo.decode import Step
 from debias_zoo.files import FileDataset, Listing, integers, read_table
-from debias_zoo.protocol import Augment, Settings
+
+from .photographs import training
 
 FOLDER = "waterbird_complete95_forest2water2"
 SPLITS = {"train": "0", "val": "1", "test": "2"}
@@ -46,7 +47,7 @@ class Waterbirds(FileDataset):
             image_shape=(3, size, size),
             backbone="resnet18",
             normalize="imagenet",
-            training={"quick": QUICK, "standard": STANDARD},
+            training=training(50, weight_decay=1e-4),
             eval_splits=("val", "test"),
             folder=FOLDER,
             size="500 MB",
@@ -80,18 +81,3 @@ class Waterbirds(FileDataset):
         files = [folder / name for name in table["img_filename"]]
         whole = Listing(files, integers(table, "y", csv), integers(table, "place", csv))
         return {name: whole.at(np.flatnonzero(table["split"] == code)) for name, code in SPLITS.items()}
-
-
-STANDARD = Settings(
-    epochs=50,
-    batch_size=64,
-    optimizer="sgd",
-    lr=0.01,
-    momentum=0.9,
-    weight_decay=1e-4,
-    schedule="cosine",
-    augment=Augment(resized_crop=(0.7, 1.0), flip=True),
-)
-"""Ours, for networks from scratch; the augmentation is the authors'."""
-
-QUICK = Settings(epochs=2).over(STANDARD)

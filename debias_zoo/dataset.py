@@ -182,6 +182,15 @@ class BiasDataset:
         """The data card for these parameters."""
         raise TypeError(f"{type(self).__name__} must define card")
 
+    def folder(self, root: Path | None) -> Path:
+        """Where the files lie; raises a ZooError that says how they come there."""
+        how = f"put them into {self.card.folder}/ below --data-root (or $DEBIAS_ZOO_DATA). {self.card.get}"
+        if root is None:
+            raise ZooError(f"data set {self.name!r} needs its files: {how}")
+        if not (root / self.card.folder).is_dir():
+            raise ZooError(f"data set {self.name!r} is not in {root}: {how}")
+        return root / self.card.folder
+
     def load(self, root: Path | None, split: str) -> Split:
         """The split called ``split``, in an order in which the first images stand for all: a quick look takes those.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import stat
@@ -17,13 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import ZooError
-from .store import cannot_write, make_folder, write_text
+from .store import cannot_write, make_folder, write_bytes, write_text
 
 FORMAT = 1
 """Raised when the same files and steps give other pixels."""
@@ -153,6 +154,27 @@ def _eight_bits(image: Any) -> Any:
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode} have no known range")
     return image
+
+
+def made_once(key: str, make: Callable[[], Images]) -> Images:
+    """What ``make`` gives, from a file that is written once and mapped into memory, shared between processes.
+
+    Args:
+        key: what identifies the array, as a name of a folder.
+        make: gives uint8 of any shape, the same at each call.
+
+    Raises:
+        ZooError: the file cannot be written.
+    """
+    folder = cache_folder() / key
+    if not (folder / "done.npy").exists():
+        make_folder(folder)
+        with _alone(folder):
+            if not (folder / "done.npy").exists():
+                buffer = io.BytesIO()
+                np.save(buffer, make(), allow_pickle=False)
+                write_bytes(folder / "done.npy", buffer.getbuffer())
+    return cast("Images", np.load(folder / "done.npy", mmap_mode="c", allow_pickle=False))
 
 
 @contextmanager

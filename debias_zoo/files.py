@@ -68,15 +68,6 @@ class FileDataset(BiasDataset):
         """How an image is scaled to ``size``."""
         return (("squash", self.params.size),)
 
-    def folder(self, root: Path | None) -> Path:
-        """Where the files lie; raises a ZooError that says how they come there."""
-        how = f"put them into {self.card.folder}/ below --data-root (or $DEBIAS_ZOO_DATA). {self.card.get}"
-        if root is None:
-            raise ZooError(f"data set {self.name!r} needs its files: {how}")
-        if not (root / self.card.folder).is_dir():
-            raise ZooError(f"data set {self.name!r} is not in {root}: {how}")
-        return root / self.card.folder
-
     def files(self, root: Path | None, split: str) -> Listing:
         """The files of a split, checked and shuffled: the first images of a split stand for all of them."""
         if root not in self._known:

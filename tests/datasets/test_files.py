@@ -12,10 +12,15 @@ import pytest
 from PIL import Image
 
 from debias_zoo.dataset import count_groups
+from debias_zoo.datasets.backgrounds_challenge import FOLDERS, VARIANTS
+from debias_zoo.datasets.imagenet9 import wnids
+from debias_zoo.datasets.nico import CLASSES
 from debias_zoo.errors import ZooError
 from debias_zoo.files import FileDataset
 from debias_zoo.grid import Request, build_grid, parse_datasets
+from debias_zoo.testing import check_dataset
 
+VEHICLES = CLASSES["vehicle"]
 REAL = Path(os.environ.get("DEBIAS_ZOO_DATA", "../shared/data"))
 needs_real = pytest.mark.skipif(not (REAL / "dogs_cats").is_dir(), reason="needs dogs_cats/ below $DEBIAS_ZOO_DATA")
 
@@ -78,11 +83,80 @@ def celeba(root: Path) -> None:
     attributes, parts = [str(len(rows)), "Young Blond_Hair Male "], []
     for k, (blond, male, part) in enumerate(rows):
         picture(folder / "img_align_celeba" / f"{k:06d}.jpg", k, (218, 178))
-        attributes.append(f"{k:06d}.jpg  1 {blond:2d} {male:2d}")
+        attributes.append(f"{k:06d}.jpg  {1 if k else -1:2d} {blond:2d} {male:2d}")
         parts.append(f"{k:06d}.jpg {part}")
     (folder / "list_attr_celeba.txt").write_text("\n".join(attributes) + "\n")
     (folder / "list_eval_partition.txt").write_text("\n".join(parts) + "\n")
 
+
+def imdb_face(root: Path) -> None:
+    lines = ["file,age,gender,split"]
+    ages = {
+        ("train", 0): [20] * 11 + [35] * 2 + [50] * 3,
+        ("train", 1): [25] * 2 + [45] * 12,
+        ("test", 0): [10, 33, 70],
+    }
+    for (split, sex), known in ages.items():
+        for age in known:
+            name = f"{len(lines):02d}/nm{len(lines)}_rm.jpg"
+            picture(root / "imdb-face" / "imdb_crop" / name, len(lines))
+            lines.append(f"{name},{age},{sex},{split}")
+    (root / "imdb-face" / "faces.csv").write_text("\n".join(lines) + "\n")
+
+
+def utkface(root: Path) -> None:
+    for k in range(200):
+        sex, race = (k // 7) % 2, k % 5
+        picture(root / "UTKFace" / f"{k % 90}_{sex}_{race}_201701161745{k:05d}.jpg.chip.jpg", k)
+    for name in ("39_1_20170116174525125.jpg.chip.jpg", "notes.jpg"):  # one of the three without a race
+        picture(root / "UTKFace" / name, 1)
+
+
+def bffhq(root: Path) -> None:
+    folder = root / "bffhq"
+    kinds = (("align", 0, 0, 6), ("align", 1, 1, 5), ("conflict", 0, 1, 2), ("conflict", 1, 0, 1))
+    for kind, label, sex, count in kinds:
+        for k in range(count):
+            picture(folder / "0.5pct" / kind / str(label) / f"{kind}{label}{k}_{label}_{sex}.png", 100 * label + k)
+    for part, names in (("valid", ("1_0_0", "2_1_1")), ("test", ("3_0_0", "4_0_1", "5_1_0", "6_1_1"))):
+        for name in names:
+            picture(folder / part / f"{name}.png", len(name))
+
+
+def nico(root: Path) -> None:
+    for name in VEHICLES:
+        for context, count in (("on road", 20), ("at night", 10), ("in city", 3), ("on snow", 2)):
+            for k in range(count):
+                picture(root / "NICO" / "Vehicle" / name / context / f"{k}.jpg", k)
+
+
+def imagenet9(root: Path) -> None:
+    folder, lines = root / "imagenet", ["path,category,cluster1,cluster2,cluster3"]
+    for k, wnid in enumerate(wnids()):
+        for part, kind, count in (("train", "JPEG", 2), ("val", "JPEG", 1), ("imagenet-a", "jpg", 1)):
+            for n in range(count):
+                picture(folder / part / wnid / f"{wnid}_{n}.{kind}", k)
+        lines.append(f"/home/someone/val/{wnid}/{wnid}_0.JPEG,{k},{k % 9},{(k + 1) % 9},{(k + 2) % 9}")
+    (folder / "9class_imagenet_val.csv").write_text("\n".join(lines) + "\n")
+
+
+def backgrounds(root: Path) -> None:
+    for part in ("in9l/train", "in9l/val", *(f"bg_challenge/{variant}/val" for variant in VARIANTS)):
+        for k, name in enumerate(FOLDERS):
+            picture(root / "backgrounds_challenge" / part / name / f"{part.replace('/', '_')}.JPEG", k)
+
+
+def metashift(root: Path) -> None:
+    counts = {("train", "cat", "indoor"): 11, ("train", "dog", "outdoor"): 12}
+    for part in ("train", "test"):
+        for animal in ("cat", "dog"):
+            for place in ("indoor", "outdoor"):
+                folder = root / "MetaShift-Cat-Dog-indoor-outdoor" / part / animal / f"{animal}({place})"
+                for k in range(counts.get((part, animal, place), 4)):
+                    picture(folder / f"{part}{animal}{place}{k}.jpg", k)
+
+
+EB1 = {"train": [[9, 0, 0], [0, 0, 10]], "val": [[2, 0, 0], [0, 0, 2]], "test": [[0, 0, 3], [2, 0, 0]]}
 
 MINIATURES: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     "dogs-cats:size=16": (
@@ -103,7 +177,25 @@ MINIATURES: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     ),
     "waterbirds:size=28": (waterbirds, {"train": [[7, 2], [1, 4]], "val": [[1, 0], [0, 2]], "test": [[0, 3], [2, 0]]}),
     "celeba:size=16": (celeba, {"train": [[1, 2], [1, 1]], "val": [[0, 0], [1, 0]], "test": [[0, 1], [0, 1]]}),
-    "celeba:size=16,label=Male,bias=Young": (celeba, {"train": [[0, 2], [0, 3]]}),
+    "celeba:size=16,label=Male,bias=Young,aligned=same": (celeba, {"train": [[1, 1], [0, 3]]}),
+    "imdb-face:size=16": (imdb_face, {**EB1, "unbiased": [[1, 1, 1], [0, 0, 0]]}),
+    "imdb-face:size=16,train=eb2": (imdb_face, {"test": [[11, 0, 0], [0, 0, 12]]}),
+    "imdb-face:size=16,label=age": (
+        imdb_face,
+        {"test": [[0, 0], [0, 0], [0, 2], [0, 0], [0, 0], [0, 0], [0, 0], [3, 0], *[[0, 0]] * 4]},
+    ),
+    "utkface:size=16": (utkface, {}),
+    "bffhq:size=16": (bffhq, {"train": [[6, 2], [1, 5]], "val": [[1, 0], [0, 1]], "test": [[1, 1], [1, 1]]}),
+    "nico:size=16,part=vehicle": (
+        nico,
+        {"train": [[14, 1, *[0] * 8]] * 9, "val": [[2, 1, *[0] * 8]] * 9, "test": [[4, 2, *[0] * 8]] * 9},
+    ),
+    "imagenet9:size=16": (imagenet9, {}),
+    "backgrounds-challenge:size=16": (backgrounds, {"train": [1] * 9, "mixed_rand": [1] * 9, "test": [1] * 9}),
+    "metashift:size=16,minority=3": (
+        metashift,
+        {"train": [[9, 2], [2, 10]], "val": [[2, 1], [1, 2]], "test": [[4, 4], [4, 4]]},
+    ),
 }
 
 
@@ -125,9 +217,38 @@ def test_splits_and_groups_of_the_official_layout(text: str, tmp_path: Path) -> 
         seen |= files
     again = dataset(text).load(tmp_path, "train")
     assert np.array_equal(again.images[:], found.load(tmp_path, "train").images[:])
-    labels, biases = found.annotations(tmp_path, "train")
-    assert biases is not None
-    assert count_groups(labels, biases, len(card.classes), len(card.biases)).tolist() == groups["train"]
+    failed = {verdict.name for verdict in check_dataset(found, tmp_path) if not verdict.ok}
+    assert failed <= {"counts", "apart"}, "a miniature is smaller than the published set, and repeats its pictures"
+
+
+def test_biased_faces_have_the_share_of_conflicting_ones_that_vb_mitigator_has(tmp_path: Path) -> None:
+    utkface(tmp_path)
+    found = dataset("utkface:size=16,rate=0.8")
+    sizes = {split: len(found.files(tmp_path, split).files) for split in ("train", "val", "test")}
+    assert sizes["test"] == 40, "a fifth of 200; the two others do not follow the rule"
+    counts = np.zeros((2, 2), np.int64)
+    for split in ("train", "val"):
+        labels, biases = found.annotations(tmp_path, split)
+        assert biases is not None
+        counts += count_groups(labels, biases, 2, 2)
+    assert counts[1, 0] == round(0.2 * counts[0, 0]), "of a bias, the other label over the aligned one"
+    assert counts[0, 1] == round(0.2 * counts[1, 1])
+    ages = dataset("utkface:size=16,bias=age").files(tmp_path, "test").files
+    assert all(not 10 < int(file.name.split("_")[0]) < 20 for file in ages)
+    with pytest.raises(ZooError, match="must be different"):
+        dataset("utkface:label=race,bias=race")
+
+
+def test_the_nine_classes_are_the_42_of_imagenet_a() -> None:
+    assert len(wnids()) == 42
+    assert set(wnids().values()) == set(range(9))
+
+
+def test_a_face_in_the_wrong_folder_is_named(tmp_path: Path) -> None:
+    bffhq(tmp_path)
+    picture(tmp_path / "bffhq" / "0.5pct" / "align" / "0" / "x_1_0.png", 3)
+    with pytest.raises(ZooError, match=r"x_1_0\.png does not belong into align/0"):
+        dataset("bffhq").check(tmp_path)
 
 
 @pytest.mark.parametrize("text", [text for text in MINIATURES if "," not in text])
