@@ -66,9 +66,19 @@ def _windows(how: Augment, u: Tensor, height: int, width: int) -> tuple[Tensor, 
 
 def _look_through(image: Tensor, centre: Tensor, half: Tensor, mode: str, outside: str) -> Tensor:
     """What lies in the windows, scaled to the image's own size."""
-    theta = torch.cat([torch.diag_embed(half), centre.unsqueeze(2)], 2)  # (B, 2, 3)
-    grid = F.affine_grid(theta, list(image.shape), align_corners=False)
+    height, width = image.shape[2:]
+    x, y = (
+        centre[:, k : k + 1] + half[:, k : k + 1] * _middles(n, image.device) for k, n in enumerate((width, height))
+    )
+    grid = torch.empty(len(image), height, width, 2, device=image.device)  # a tenth of the time of affine_grid
+    grid[..., 0] = x.unsqueeze(1)
+    grid[..., 1] = y.unsqueeze(2)
     return F.grid_sample(image, grid, mode=mode, padding_mode=outside, align_corners=False)
+
+
+def _middles(count: int, device: torch.device) -> Tensor:
+    """The middles of ``count`` pixels that fill [-1, 1]."""
+    return (2.0 * torch.arange(count, device=device) + 1.0) / count - 1.0
 
 
 def _jittered(image: Tensor, factors: Tensor) -> Tensor:

@@ -25,6 +25,9 @@ def main() -> None:
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
     import torch
 
+    from .devices import keep_freed_memory
+
+    keep_freed_memory()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     while True:
         _serve(jobs.get(), events)
