@@ -16,6 +16,8 @@ slow:
 bench:
 	python tests/benchmarks/speed.py
 	python tests/benchmarks/cost.py
+	python tests/benchmarks/data.py memory
+	test -z "$$DEBIAS_ZOO_DATA" || python tests/benchmarks/data.py throughput
 
 docs:
 	sphinx-build -W -q -b html docs docs/_build

@@ -163,7 +163,9 @@ def prepare(datasets: list[BiasDataset], root: Path | None, console: Console) ->
         if key not in seen:
             seen.add(key)
             with bar(console, f"decoding {dataset.name}", in_bytes=False) as report:
-                dataset.prepare(root, report)
+                said = dataset.prepare(root, report)
+            for text in said:
+                console.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

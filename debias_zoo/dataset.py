@@ -201,8 +201,12 @@ class BiasDataset:
     def check(self, root: Path | None) -> None:
         """Raise a ZooError if the data cannot be loaded: called before any work, must be quick."""
 
-    def prepare(self, root: Path | None, report: Report | None = None) -> None:
-        """Do once what loading needs and takes time, such as decoding; ``report`` is told how many of how many."""
+    def prepare(self, root: Path | None, report: Report | None = None) -> Sequence[str]:
+        """Do once what loading needs and takes time, such as decoding; ``report`` is told how many of how many.
+
+        Returns what the user should know, a line each, such as how many images are left out.
+        """
+        return ()
 
     def annotations(self, root: Path | None, split: str) -> tuple[Ints, Ints | None]:
         """Labels int64 (N,) and biases int64 (N,), or None, of the images that ``load`` gives, in any order.

@@ -129,7 +129,16 @@ def _unfinished(grid: Grid, out: Path, console: Console) -> list[Trial]:
     def warn(text: str) -> None:
         _say(console, f"warning: {text}")
 
-    return [trial for trial in grid.trials.values() if Folder(out / trial.folder, warn).result() is None]
+    todo = [trial for trial in grid.trials.values() if Folder(out / trial.folder, warn).result() is None]
+    for trial in todo:
+        for needed in trial.needs.values():
+            folder = out / needed.folder
+            if needed not in todo and not (folder / "model.safetensors").exists():
+                raise ZooError(
+                    f"{trial.method} needs the network of {needed.label}, whose result is there without it "
+                    f"({folder}/model.safetensors is missing): delete that folder, or choose another --out"
+                )
+    return todo
 
 
 def _announce(

@@ -86,10 +86,14 @@ class FileDataset(BiasDataset):
         images = decoded(found.files, self.steps, skip_corrupt=self.params.skip_corrupt, report=report)
         return found.at(images.kept).split(images.images)
 
-    def prepare(self, root: Path | None, report: Report | None = None) -> None:
-        """Decode all splits."""
+    def prepare(self, root: Path | None, report: Report | None = None) -> Sequence[str]:
+        """Decode all splits; says how many images are left out."""
+        said = []
         for split in ("train", *self.card.eval_splits):
-            self._decoded(root, split, report)
+            every, kept = len(self.files(root, split).files), len(self._decoded(root, split, report))
+            if kept < every:
+                said.append(f"{self.name}: {every - kept} of {every} images of {split!r} cannot be decoded, left out")
+        return said
 
     def check(self, root: Path | None) -> None:
         """That every split has files, none is in two splits, and the card knows all labels."""

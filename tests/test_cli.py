@@ -366,3 +366,63 @@ def test_views_show_every_event(terminal: bool) -> None:
     assert "it [broke]" in said
     if not terminal:
         assert "erm on cmnist, seed 0:  50%  main 1/2  main 0.500  val 0.250" in said
+
+
+# --- data of files
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Sixty images with a CSV in the working directory; one of them is damaged."""
+    from tests.datasets.test_files import picture
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEBIAS_ZOO_CACHE", str(tmp_path / "cache"))
+    lines = ["file,split,label,bias"]
+    for k in range(60):
+        picture(tmp_path / "images" / f"{k}.png", k)
+        lines.append(f"{k}.png,{'train' if k < 40 else 'test'},{'ab'[k % 2]},{'xy'[(k + (k % 5 == 0)) % 2]}")
+    (tmp_path / "images.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "images" / "7.png").write_bytes(b"no picture")
+    return tmp_path
+
+
+FOLDER = ["--dataset", "folder:path=images,metadata=images.csv,size=28", "--backbone", "lnl_convnet"]
+
+
+def test_a_damaged_image_stops_a_run_before_it_starts(own: Path) -> None:
+    ended = invoke("run", "--methods", "erm", *FOLDER, "--protocol", "quick", "--out", "runs")
+    assert ended.exit_code == 2
+    assert "1 of 40 images cannot be decoded: images/7.png" in ended.output
+    assert "--skip-corrupt" in ended.output
+    assert not list((own / "runs").rglob("config.json"))
+
+
+def test_damaged_images_are_left_out_with_a_count(own: Path) -> None:
+    run = ["run", "--methods", "erm,group_dro", *FOLDER, "--protocol", "quick", "--out", "runs", "--skip-corrupt"]
+    ended = invoke(*run)
+    assert ended.exit_code == 0, ended.output
+    assert "decoding folder: 40 of 40" in ended.output
+    assert "warning: folder: 1 of 40 images of 'train' cannot be decoded, left out" in ended.output
+    assert "decoding" not in invoke(*run).output, "the second time nothing is left to do"
+    assert (own / "cache").is_dir()
+
+
+def test_an_interrupt_is_answered_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from debias_zoo import cli as module
+
+    def interrupted(*given: Any, **named: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("debias_zoo.driver.drive", interrupted)
+    monkeypatch.setattr(sys, "argv", ["debias-zoo", "run", "--methods", "erm", "--dataset", "cmnist"])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_help_runs_no_two_lines_together() -> None:
+    said = invoke("--help").output
+    assert "\\b" not in said
+    assert "  debias-zoo report runs/ --format latex -o table.tex\n" in said

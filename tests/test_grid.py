@@ -358,3 +358,85 @@ def test_data_that_are_not_the_papers_are_a_deviation_under_their_protocol() -> 
     assert not any("val=" in text for text in whole.deviations)
     (standard,) = build_grid(Request(["lnl"], ["cmnist"])).trials.values()
     assert not any("val=" in text for text in standard.deviations)
+
+
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        ([("erm", "train.lr", 0.1), ("erm", "train.lr", 0.2)], "erm.train.lr is given twice"),
+        ([("gray", "train.lr", 0.1)], "'gray' is not among --methods erm"),
+        ([("erm", "train.augment", {"resized_crop": [0.9, 0.1]})], r"augment\.resized_crop.*least <= most"),
+        ([("erm", "train.augment", {"bogus": 3})], r"augment\.bogus=3"),
+    ],
+)
+def test_settings_that_make_no_sense(sets: Any, words: str) -> None:
+    with pytest.raises(ZooError, match=words):
+        one(methods=["erm"], sets=sets)
+
+
+def test_null_is_no_value_of_a_training_setting() -> None:
+    with pytest.raises(ZooError, match="null leaves a setting as it is"):
+        parse_set("irm.train.clip=null")
+
+
+def test_a_teacher_can_be_set_too() -> None:
+    grid = build_grid(Request(["dedier"], ["cmnist"], protocol="quick", sets=[("erm", "train.lr", 0.5)]))
+    teacher = next(trial for trial in grid.trials.values() if trial.method == "erm")
+    assert teacher.stages["train"].lr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("labels", "biases", "words"),
+    [
+        ([0, 1] * 10, None, "which in 'made' is 'val'; it has none"),
+        ([0] * 20, [0, 1] * 10, "it has no image of class two"),
+        ([0, 1] * 10, [0, 1] * 10, "every class has one bias there"),
+    ],
+)
+def test_a_validation_split_that_fits_no_last_layer_is_refused_before_training(
+    labels: list[int], biases: list[int] | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Made(Unlabelled):
+        name = "made"
+
+        @property
+        def card(self) -> Card:
+            changed = {"classes": ("one", "two"), "aligned": ((0,), (1,)), "biases": ("a", "b")}
+            return Card(**{**super().card.model_dump(), **changed, "eval_splits": ("val", "test")})
+
+        def load(self, root: Any, split: str) -> Split:
+            images = super().load(root, "train").images[:20]
+            if split == "val":
+                return Split(images, np.array(labels), None if biases is None else np.array(biases))
+            return Split(images, np.arange(20) % 2, np.arange(20) // 2 % 2)
+
+    register(monkeypatch, Made)
+    with pytest.raises(ZooError, match=words):
+        build_grid(Request(["dfr"], ["made"], protocol="quick"))
+
+
+def test_facts_of_a_class_come_from_the_modules_it_is_made_of(tmp_path: Path) -> None:
+    (tmp_path / "__init__.py").write_text("from .inner import Mine as Shown\n")
+    (tmp_path / "inner.py").write_text(
+        "from debias_zoo.methods.lnl import LNL\n\nclass Mine(LNL):\n    '''Mine.'''\n    name = 'mine'\n"
+    )
+    facts = registry.class_facts(tmp_path / "__init__.py", "Shown")
+    assert (facts["name"], facts["about"], facts["sees_bias"]) == ("mine", "Mine.", True)
+
+
+def test_a_plugin_that_is_no_method_or_ends_the_interpreter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for target, words in (
+        ("json:JSONDecoder", "is no subclass of debias_zoo.method.Method"),
+        ("this_exits:X", "SystemExit"),
+    ):
+        found = registry.Entry("method", "odd", target, "odd-zoo")
+        monkeypatch.setattr(registry, "entries", lambda kind, found=found: {"odd": found})
+
+        def load(name: str) -> Any:
+            if name == "this_exits":
+                raise SystemExit(3)
+            return json
+
+        monkeypatch.setattr(registry.importlib, "import_module", load)
+        with pytest.raises(ZooError, match=words):
+            registry.load_method("odd")

@@ -1,0 +1,25 @@
+"""Code in the docs runs, in the order of the page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.S)
+
+
+def test_the_page_on_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "page"}
+    for block in blocks("data.md"):
+        exec(compile(block, "data.md", "exec"), names)
+    assert (tmp_path / "mine.npz").is_file()
+    (mark,) = names["test_mine"].pytestmark  # type: ignore[attr-defined]
+    for check in mark.args[1]:
+        names["test_mine"](check)  # type: ignore[operator]
