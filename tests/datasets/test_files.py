@@ -388,3 +388,21 @@ def test_the_real_files_have_the_published_counts() -> None:
         assert sizes["test"] == other
     bar_counts = np.bincount(dataset("bar").files(REAL, "test").labels)
     assert bar_counts.tolist() == [105, 159, 42, 131, 132, 85]
+
+
+@needs_real
+@pytest.mark.slow
+def test_a_linear_classifier_on_pixels_learns_the_fur() -> None:
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+
+    found = dataset("dogs-cats:size=24")
+    x, y = {}, {}
+    for split in ("train", "val", "test"):
+        loaded = found.load(REAL, split)
+        x[split], y[split] = loaded.images[:].reshape(len(loaded), -1) / 255.0, loaded.labels
+    reduced = PCA(120, random_state=0).fit(x["train"])
+    model = LogisticRegression(max_iter=500).fit(reduced.transform(x["train"]), y["train"])
+    right = {split: float(model.score(reduced.transform(x[split]), y[split])) for split in ("val", "test")}
+    assert right["val"] > 0.78, right
+    assert right["test"] < 0.2, right
