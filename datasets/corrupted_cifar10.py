@@ -85,7 +85,7 @@ class CorruptedCIFAR10(BiasDataset):
             biases=self.corruptions,
             aligned=tuple((k,) for k in range(10)),
             image_shape=(3, 32, 32),
-            backbone="resnet18",
+            backbone="resnet20",
             normalize="cifar",
             training={"quick": QUICK, "standard": STANDARD},
             eval_splits=eval_splits(self.params.val),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ import_timm()
 
 from timm.models import register_model  # noqa: E402  (after the guard, or timm cannot be imported)
 
-__all__ = ["StagedNet", "lnl_convnet", "mlp", "simple_convnet"]
+__all__ = ["StagedNet", "lnl_convnet", "mlp", "resnet20", "simple_convnet"]
 
 
 class StagedNet(nn.Module):
@@ -141,6 +142,25 @@ class InputStage(nn.Sequential):
         return x
 
 
+class CifarBlock(nn.Module):
+    """relu(x + BN(conv(relu(BN(conv(x)))))); where it halves the size, x is subsampled and gets empty channels."""
+
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.stride, self.more = (2, outer - inner) if outer > inner else (1, 0)
+        self.conv1 = nn.Conv2d(inner, outer, 3, self.stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outer)
+        self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inner, H, W) -> (B, outer, H / stride, W / stride)."""
+        found = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.more:
+            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.more // 2, self.more // 2))
+        return F.relu(found + x)
+
+
 def _without_timm_extras(options: dict[str, Any], net: str) -> dict[str, Any]:
     """``options`` without what timm passes to every model; weights of these nets cannot be downloaded."""
     if options.pop("pretrained", False):
@@ -211,6 +231,26 @@ def mlp(
         flatten: list[nn.Module] = [nn.Flatten()] if k == 0 else []
         stages.append(nn.Sequential(*flatten, linear, nn.ReLU(inplace=True)))
     return StagedNet(stages, widths, num_classes)
+
+
+@register_model
+def resnet20(num_classes: int = 10, in_chans: int = 3, **options: Any) -> StagedNet:
+    """ResNet-20 for images of 32 x 32 (He et al., CVPR 2016), as LfF trains it on Corrupted CIFAR-10.
+
+    Three groups of three blocks with 16, 32 and 64 channels; 269,722 parameters for ten classes. Taps: the groups.
+    """
+    _refuse(_without_timm_extras(options, "resnet20"), "resnet20")
+    stem = [nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    widths = (16, 16, 32, 64)
+    stages = []
+    for k, (inner, outer) in enumerate(pairwise(widths)):
+        blocks = [CifarBlock(inner, outer), CifarBlock(outer, outer), CifarBlock(outer, outer)]
+        stages.append(nn.Sequential(*([] if k else stem), *blocks))
+    net = StagedNet(stages, list(widths[1:]), num_classes)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+    return net
 
 
 def _refuse(options: dict[str, Any], net: str) -> None:

@@ -120,7 +120,7 @@ def test_a_look_imports_no_torch(command: list[str]) -> None:
 def test_listed_backbones_are_registered() -> None:
     from debias_zoo.timm_models import timm
 
-    assert {row["name"] for row in backbones()} == {"lnl_convnet", "simple_convnet", "mlp"}
+    assert {row["name"] for row in backbones()} == {"lnl_convnet", "simple_convnet", "mlp", "resnet20"}
     assert all(timm.is_model(row["name"]) for row in backbones())
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from debias_zoo.backbones import BackboneFactory
-from debias_zoo.nets import InputStage, MaxPool
+from debias_zoo.nets import CifarBlock, InputStage, MaxPool
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 28, 28), (1, 2, 7, 9), (2, 1, 1, 5), (1, 1, 2, 2)])
@@ -67,3 +67,17 @@ def test_an_input_stage_is_its_modules_one_after_the_other(training: bool) -> No
         torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-10)
     for own, other in zip(stage.state_dict().values(), plain.state_dict().values(), strict=True):
         torch.testing.assert_close(own, other)
+
+
+def test_resnet20_has_the_papers_size_and_halves_twice() -> None:
+    net = BackboneFactory("resnet20", 10, (3, 32, 32), "cifar", 0)()
+    assert sum(p.numel() for p in net.parameters()) == 269_722
+    assert [net.tap_shape(k) for k in range(net.taps)] == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
+    block = next(m for m in net.modules() if isinstance(m, CifarBlock) and m.more).eval()
+    x = torch.rand(2, 16, 8, 8)
+    with torch.no_grad():
+        for norm in (block.bn1, block.bn2):
+            norm.weight.zero_()
+        skipped = block(x)
+    assert torch.equal(skipped[:, 8:24], x[:, :, ::2, ::2]), "option A: identity, subsampled"
+    assert not skipped[:, :8].any()
