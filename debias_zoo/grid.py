@@ -19,7 +19,7 @@ from .method import Method, Need, Recipe
 from .protocol import TRAIN, Settings, protocol
 from .registry import entries, load_dataset, load_method
 from .trial import Supervision, Trial
-from .weights import digest, initial_weights
+from .weights import PRETRAINED, digest, initial_weights
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,7 @@ def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, con
         stages[TRAIN] = every
     backbone = request.backbone or recipe.backbone or card.backbone
     options = {} if request.backbone else recipe.backbone_options
+    weights = request.weights or (PRETRAINED if recipe.pretrained and not request.backbone else "")
     needs = {role: _needed(name, role, need, dataset, seed, request) for role, need in cls.needs(checked).items()}
     return Trial(
         method=name,
@@ -161,10 +162,8 @@ def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, con
         protocol=request.protocol,
         backbone=backbone,
         backbone_options=options,
-        weights=request.weights,
-        weights_digest=digest(initial_weights(request.weights, backbone, card.image_shape, options))
-        if request.weights
-        else "",
+        weights=weights,
+        weights_digest=digest(initial_weights(weights, backbone, card.image_shape, options)) if weights else "",
         normalize=recipe.normalize or card.normalize,
         precision=request.precision,
         config=checked.model_dump(mode="json"),

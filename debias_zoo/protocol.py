@@ -89,6 +89,8 @@ class Settings(BaseModel):
 class Recipe(BaseModel):
     """A method's settings for one protocol and one data set, with where they come from.
 
+    ``pretrained``: the backbone starts from timm's pretrained weights, or from those of ``--weights``.
+
     ``tuned_on`` names the split on which settings that are not the paper's were chosen: choosing on unbiased
     validation labels is supervision too, and every table says so.
     """
@@ -100,6 +102,7 @@ class Recipe(BaseModel):
     source: str
     backbone: str | None = None
     backbone_options: dict[str, Any] = {}
+    pretrained: bool = False
     normalize: str | None = None
     settings: Settings = Settings()
     stages: dict[str, Settings] = {}

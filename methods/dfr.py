@@ -16,15 +16,20 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from debias_zoo.errors import DivergedError, ZooError
-from debias_zoo.method import Backbones, Batch, Clock, Method, Paper, Task, View, setting
+from debias_zoo.method import Backbones, Batch, Clock, Method, Paper, Recipe, Settings, Task, View, setting
+from debias_zoo.protocol import Augment
 
 from .losses.precision import full_precision, wide
+from .schedules import CELEBA, WATERBIRDS
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 AUTHORS = "authors' dfr_evaluate_spurious.py"
 VIEW_BATCH = 128
+CROPPED = Augment(resized_crop=(0.7, 1.0), flip=True)
+"""How the authors augment Waterbirds."""
+
 TINY = 1e-6
 """A feature that deviates less than this is constant, and is not scaled."""
 
@@ -72,6 +77,27 @@ class DFR(Method):
         )
         refits: int = setting(20, "fits on random balanced subsets that are averaged", source=AUTHORS, ge=1)
         iterations: int = setting(100, "passes of the solver over a subset, at most", source="scikit-learn", ge=1)
+
+    recipes = (
+        Recipe(
+            protocol="paper",
+            dataset="waterbirds",
+            source="PolinaKirichenko/deep_feature_reweighting, README.md",
+            backbone="resnet50",
+            pretrained=True,
+            normalize="imagenet",
+            settings=Settings(epochs=100, batch_size=32, weight_decay=1e-3, augment=CROPPED).over(WATERBIRDS),
+        ),
+        Recipe(
+            protocol="paper",
+            dataset="celeba",
+            source="PolinaKirichenko/deep_feature_reweighting, README.md",
+            backbone="resnet50",
+            pretrained=True,
+            normalize="imagenet",
+            settings=Settings(lr=1e-3).over(CELEBA),
+        ),
+    )
 
     mean: Tensor
     scale: Tensor

@@ -8,7 +8,7 @@ from torch import Tensor
 from debias_zoo.method import Batch, Clock, Method, Paper, Recipe
 
 from .losses.precision import wide
-from .schedules import LFF_CMNIST, LNL_CMNIST
+from .schedules import CELEBA, LFF_CMNIST, LNL_CMNIST, REBIAS_MNIST, WATERBIRDS
 
 
 class ERM(Method):
@@ -40,6 +40,28 @@ class ERM(Method):
             backbone_options={"depth": 3, "width": 100},
             normalize="bytes",
             settings=LFF_CMNIST,
+        ),
+        Recipe(
+            protocol="paper",
+            dataset="biased-mnist",
+            source="Vanilla of ReBias: clovaai/rebias, main_biased_mnist.py",
+            backbone="simple_convnet",
+            backbone_options={"kernel": 7},
+            normalize="half",
+            settings=REBIAS_MNIST,
+        ),
+        *(
+            Recipe(
+                protocol="paper",
+                dataset=dataset,
+                source="ERM of Group-DRO: Sagawa et al., ICLR 2020, appendix C.2",
+                backbone="resnet50",
+                pretrained=True,
+                normalize="imagenet",
+                settings=settings,
+                deviations=("the last epoch is kept; the paper keeps the best on validation",),
+            )
+            for dataset, settings in (("waterbirds", WATERBIRDS), ("celeba", CELEBA))
         ),
     )
 

@@ -91,7 +91,7 @@ class JTT(Method):
             dataset="waterbirds",
             source="anniesch/jtt: README.md",
             backbone="resnet50",
-            backbone_options={"pretrained": True},
+            pretrained=True,
             normalize="imagenet",
             settings=Settings(
                 batch_size=64, optimizer="sgd", lr=1e-5, momentum=0.9, weight_decay=1.0, schedule="constant"
@@ -104,7 +104,7 @@ class JTT(Method):
             dataset="celeba",
             source="anniesch/jtt: README.md",
             backbone="resnet50",
-            backbone_options={"pretrained": True},
+            pretrained=True,
             normalize="imagenet",
             settings=Settings(
                 batch_size=64, optimizer="sgd", lr=1e-5, momentum=0.9, weight_decay=0.1, schedule="constant"

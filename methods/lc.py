@@ -105,7 +105,7 @@ class LC(Method):
             dataset="waterbirds",
             source="shengliu66/LC: README.md, learner.py",
             backbone="resnet50",
-            backbone_options={"pretrained": True},
+            pretrained=True,
             normalize="imagenet",
             settings=Settings(
                 epochs=300,

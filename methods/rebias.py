@@ -98,6 +98,16 @@ class ReBias(Method):
             config={"sigma": 1.0},
             deviations=("the paper's data set is Biased-MNIST, coloured in the background",),
         ),
+        Recipe(
+            protocol="paper",
+            dataset="biased-mnist",
+            source="clovaai/rebias, main_biased_mnist.py",
+            backbone="simple_convnet",
+            backbone_options={"kernel": 7},
+            normalize="half",
+            settings=REBIAS_MNIST,
+            config={"sigma": 1.0},
+        ),
     )
 
     def __init__(self, backbones: Backbones, task: Task, config: Any) -> None:

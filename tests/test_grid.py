@@ -184,7 +184,7 @@ def test_devices() -> None:
 
 
 def test_every_recipe_builds() -> None:
-    bundled = {"cmnist", "cmnist-lff"}
+    bundled = {"cmnist", "cmnist-lff", "biased-mnist"}
     for name in registry.entries("method"):
         cls = load_method(name)
         for recipe in cls.recipes:
