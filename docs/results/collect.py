@@ -10,6 +10,7 @@ store's own layout, so that ``debias-zoo report docs/results/NAME`` makes every 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -35,6 +36,10 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             shutil.copyfile(asked.runs / result.trial.folder / name, folder / name)
+        if weights := result.trial.weights:  # where they lie is no part of the trial's identity
+            for name in ("config.json", "result.json"):
+                text = (folder / name).read_text()
+                (folder / name).write_text(text.replace(json.dumps(weights), json.dumps(Path(weights).name)))
     table = build_table(results, methods=asked.methods.split(",") if asked.methods else None, problems=problems)
     (target / "table.csv").write_text(render(table, "csv"))
     (target / "table.tex").write_text(render(table, "latex"))
