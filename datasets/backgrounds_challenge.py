@@ -8,7 +8,6 @@ import numpy as np
 
 from debias_zoo.dataset import Card, Source
 from debias_zoo.decode import Step
-from debias_zoo.errors import ZooError
 from debias_zoo.files import FileDataset, Listing
 
 from .photographs import images_in, training
@@ -63,7 +62,7 @@ class BackgroundsChallenge(FileDataset):
             eval_splits=("val", "test", *others),
             test_splits=("test", *others),
             folder="backgrounds_challenge",
-            get="backgrounds_challenge_data.tar.gz of the releases of the page above is bg_challenge/ there; in9l/, "
+            get="backgrounds_challenge_data.tar.gz of the releases of its page is bg_challenge/ there; in9l/, "
             "with train/ and val/, is linked in its README (Dropbox).",
             sources=(
                 Source(
@@ -92,8 +91,6 @@ class BackgroundsChallenge(FileDataset):
 
 
 def _read(folder: Path) -> Listing:
-    if not folder.is_dir():
-        raise ZooError(f"backgrounds-challenge: there is no folder {folder}")
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(FOLDERS):

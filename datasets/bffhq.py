@@ -54,7 +54,7 @@ class BFFHQ(FileDataset):
             training=training(4),
             eval_splits=("val", "test"),
             folder="bffhq",
-            get="Take bffhq of the folder that the page above links, and unpack it: bffhq/0.5pct/align/0/..., "
+            get="Take bffhq of the folder that its page links, and unpack it: bffhq/0.5pct/align/0/..., "
             "bffhq/0.5pct/conflict/0/..., bffhq/valid/... and bffhq/test/...",
         )
 

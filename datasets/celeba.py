@@ -67,7 +67,7 @@ class CelebA(FileDataset):
                 "list_eval_partition.txt": "md5:d32c9cbf5e040fd4025c592c306e6668",
             },
             counts=COUNTS if (label, bias) == ("Blond_Hair", "Male") else {},
-            get="After agreeing to the terms on the page above, put img_align_celeba/ (unpacked), list_attr_celeba.txt "
+            get="After agreeing to the terms on its page, put img_align_celeba/ (unpacked), list_attr_celeba.txt "
             "and list_eval_partition.txt into celeba/; torchvision.datasets.CelebA(root, download=True) makes the same "
             "layout.",
         )
@@ -85,7 +85,7 @@ class CelebA(FileDataset):
             if wanted not in names:
                 raise unknown("attribute of celeba", wanted, names)
         label, bias = names.index(self.params.label), names.index(self.params.bias)
-        parts = dict(line.split() for line in read_lines(folder / "list_eval_partition.txt"))
+        parts = dict(line.split()[:2] for line in read_lines(folder / "list_eval_partition.txt") if line.strip())
         rows: dict[str, list[tuple[Path, int, int]]] = {code: [] for code in SPLITS.values()}
         for file, row in values:
             found = (folder / "img_align_celeba" / file, int(row[label] == "1"), int(row[bias] == "1"))
@@ -95,7 +95,7 @@ class CelebA(FileDataset):
 
 def attributes(file: Path) -> tuple[list[str], list[tuple[str, list[Any]]]]:
     """Names of the attributes, and for each image its file and a value, 1 or -1, for each of them."""
-    lines = read_lines(file)
+    lines = [line for line in read_lines(file) if line.strip()]
     if len(lines) < 3 or not lines[0].strip().isdecimal():
         raise ZooError(f"{file} is not CelebA's attribute list: its first line is the number of images")
     names = lines[1].split()

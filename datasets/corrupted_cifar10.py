@@ -13,17 +13,21 @@ from pydantic import Field
 from debias_zoo.dataset import BiasDataset, Card, Images, Ints, Source, Split
 from debias_zoo.decode import made_once
 from debias_zoo.errors import ZooError
+from debias_zoo.files import read_npz
 from debias_zoo.protocol import Augment, Settings
 from debias_zoo.seeds import seed_for
 
 from .cmnist_lff import UNBIASED, assign_colours
-from .corruptions import CORRUPTIONS, corrupt
+from .corruptions import CORRUPTIONS, corrupt, frost_pictures
 from .mnist import Arrays, digits_of, eval_splits
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = tuple(f"data_batch_{k}.bin" for k in range(1, 6))
 ROWS, ROW = 10_000, 1 + 3072
 """Images of one file of the binary archive, and bytes of each: a label, then red, green and blue, row by row."""
+
+FROST_MADE = np.array([1.0])
+"""Version of the frost that is made here."""
 
 STRENGTHS = 4
 """LfF's severity s is level s + 1 of the corruptions."""
@@ -107,7 +111,7 @@ class CorruptedCIFAR10(BiasDataset):
     def load(self, root: Path | None, split: str) -> Split:
         """``train``, ``val`` (biased like train), ``val_unbiased`` (the same images as val) or ``test``."""
         seed = self.params.data_seed
-        images, labels = digits_of(self.name, split, self.params.val, seed, lambda: self._arrays(root))
+        images, labels = self.load_digits(root, split)
         biases = assign_colours(labels, self.params.conflict if split in ("train", "val") else UNBIASED)
         key = f"{self.name}-{self.version}-{self.params.model_dump_json()}-{self.fingerprint(root)}-{split}"
         name = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
@@ -115,25 +119,37 @@ class CorruptedCIFAR10(BiasDataset):
         made = made_once(name, lambda: self._corrupted(images, biases, split)[rows])
         return Split(made, labels[rows], biases[rows])
 
+    def load_digits(self, root: Path | None, split: str) -> tuple[Images, Ints]:
+        """Clean images uint8 (N, 32, 32, 3) of a split, and labels int64 (N,)."""
+        arrays = self._arrays(root)
+        return digits_of(self.name, split, self.params.val, self.params.data_seed, lambda: arrays)
+
     def _corrupted(self, images: Images, biases: Ints, split: str) -> Images:
         found = np.empty_like(images)
-        folder = Path(self.params.frost_dir) if self.params.frost_dir else None
         for k, name in enumerate(self.corruptions):
             random = np.random.default_rng(seed_for(self.name, split, name, self.params.data_seed))
-            found[biases == k] = corrupt(images[biases == k], name, self.params.severity + 1, random, folder)
+            found[biases == k] = corrupt(images[biases == k], name, self.params.severity + 1, random, self.frost_dir)
         return found
 
+    @property
+    def frost_dir(self) -> Path | None:
+        """Where the authors' frost is, or None."""
+        return Path(self.params.frost_dir) if self.params.frost_dir else None
+
     def check(self, root: Path | None) -> None:
-        """That the images are there."""
-        self._arrays(root)
+        """That the images are there, and the frost if it is named."""
+        self.load_digits(root, "train")
+        frost_pictures(self.frost_dir)
 
     def fingerprint(self, root: Path | None) -> str:
         """Of the images, and of the frost."""
         digest = hashlib.blake2b(digest_size=8)
         for name, value in sorted(self._arrays(root).items()):
             digest.update(name.encode() + value.tobytes())
-        frost = "pictures" if self.params.frost_dir else "made-1"
-        return f"images={digest.hexdigest()}" + ("" if self.params.type else f",frost={frost}")
+        if not self.params.type:
+            for picture in frost_pictures(self.frost_dir) or [FROST_MADE]:
+                digest.update(picture.tobytes())
+        return digest.hexdigest()
 
     def _arrays(self, root: Path | None) -> Arrays:
         return from_npz(Path(self.params.npz)) if self.params.npz else from_binary(self.folder(root))
@@ -142,15 +158,11 @@ class CorruptedCIFAR10(BiasDataset):
 @lru_cache(maxsize=1)
 def from_npz(file: Path) -> Arrays:
     """CIFAR-10, or a part of it, as Keras lays it out."""
-    try:
-        with np.load(file, allow_pickle=False) as opened:
-            found = {
-                f"{part}_{what}": opened[f"{letter}_{part}"]
-                for part in ("train", "test")
-                for what, letter in (("images", "x"), ("labels", "y"))
-            }
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise ZooError(f"corrupted-cifar10: {file} cannot be read: {error}") from error
+    arrays = read_npz(file)
+    if missing := sorted({"x_train", "y_train", "x_test", "y_test"} - set(arrays)):
+        raise ZooError(f"corrupted-cifar10: {file} holds no array {missing[0]!r}")
+    names = {"images": "x", "labels": "y"}
+    found = {f"{part}_{what}": arrays[f"{x}_{part}"] for part in ("train", "test") for what, x in names.items()}
     return _checked({name: value.ravel() if "labels" in name else value for name, value in found.items()}, file)
 
 

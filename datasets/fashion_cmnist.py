@@ -82,7 +82,7 @@ class FashionColoredMNIST(ColoredMNIST):
             raise ZooError(f"data set {self.name!r}: {folder / missing[0]} is missing. {self.card.get}")
 
     def fingerprint(self, root: Path | None) -> str:
-        """The published checksums: other files are refused when they are read by ``data verify``."""
+        """Of the sizes of the four files; ``data verify`` compares their published checksums."""
         self.check(root)
         return ",".join(f"{name}={(self.folder(root) / name).stat().st_size}" for name in FILES)
 
@@ -98,6 +98,8 @@ def read_idx(folder: Path) -> Arrays:
                 raw = np.frombuffer(gzip.decompress(file.read_bytes()), np.uint8)[head:]
             except (OSError, EOFError) as error:
                 raise ZooError(f"{file} cannot be read: {error}") from error
+            if what == "images" and len(raw) % 784:
+                raise ZooError(f"{file} cannot be read: it is broken off")
             found[f"{part}_{what}"] = raw.reshape(-1, 28, 28) if what == "images" else raw
         if len(found[f"{part}_images"]) != len(found[f"{part}_labels"]):
             raise ZooError(f"{folder}: as many {part} images as labels are needed; fetch the files again")

@@ -85,7 +85,7 @@ class Folder(FileDataset):
             raise ZooError(f"data set 'folder': there is no folder {self.params.path}")
         table = read_table(Path(self.params.metadata), ("file", "split", "label"))
         columns = _bias_columns(table)
-        if len(columns) > 1 and "bias" in table:
+        if "bias" in table and columns != ["bias"]:
             raise ZooError(
                 f"{self.params.metadata} has a column 'bias' and columns {', '.join(columns)}: keep one kind"
             )
@@ -93,11 +93,21 @@ class Folder(FileDataset):
             table["bias"] = [" / ".join(row) for row in zip(*(table[name] for name in columns), strict=True)]
         elif columns:
             table["bias"] = table[columns[0]]
+        self._refuse(table)
+        return table
+
+    def _refuse(self, table: pd.DataFrame) -> None:
+        """Splits and labels that make no sense."""
+        for name in dict.fromkeys(table["split"]):
+            if name not in ("train", "val", "test") and name.lower() in ("train", "training", "val", "valid", "test"):
+                raise ZooError(f"{self.params.metadata}: write train, val or test, not {name!r}")
         if "train" not in set(table["split"]):
             raise ZooError(f"{self.params.metadata} has no row whose split is 'train'")
         if set(table["split"]) <= {"train", "val"}:
             raise ZooError(f"{self.params.metadata} has nothing to test on: give some rows the split 'test'")
-        return table
+        trained = set(table["label"][table["split"] == "train"])
+        if missing := sorted(set(table["label"]) - trained):
+            raise ZooError(f"{self.params.metadata}: label {missing[0]!r} has no training image")
 
 
 def _bias_columns(table: pd.DataFrame) -> list[str]:

@@ -11,7 +11,6 @@ from pydantic import Field
 
 from debias_zoo.dataset import Card, Source
 from debias_zoo.decode import Step
-from debias_zoo.errors import ZooError
 from debias_zoo.files import FileDataset, Listing, integers, read_table
 
 from .photographs import images_in, training
@@ -38,7 +37,7 @@ class ImageNet9(FileDataset):
 
     The bias label of a validation image is the cluster of its texture, in one of the authors' three clusterings
     (``clustering``); the paper's unbiased accuracy is the mean of the three. Training images have none, and every
-    hundredth of a class is ``val``. The test is ImageNet's validation split as the authors list it, a further one is
+    hundredth is ``val``. The test is ImageNet's validation split as the authors list it, a further one is
     ``imagenet-a``.
 
     Differs from the paper: a cluster is called aligned with no class, since none is by itself.
@@ -101,8 +100,9 @@ class ImageNet9(FileDataset):
         train: list[tuple[Path, int]] = []
         hard: list[tuple[Path, int]] = []
         for wnid, label in kinds.items():
-            train += [(file, label) for file in _found(folder / "train" / wnid)]
-            hard += [(file, label) for file in images_in(folder / "imagenet-a" / wnid)]  # it has half of them
+            train += [(file, label) for file in images_in(folder / "train" / wnid)]
+            if (inner := folder / "imagenet-a" / wnid).is_dir():  # it has half of them
+                hard += [(file, label) for file in images_in(inner)]
         csv = folder / TABLE
         table = read_table(csv, ("path", "category", f"cluster{self.params.clustering}"))
         paths = [folder / "val" / Path(path).parent.name / Path(path).name for path in table["path"]]
@@ -120,12 +120,6 @@ def wnids() -> dict[str, int]:
     """WordNet id -> class, of the 42 ImageNet classes; timm ships ImageNet's list."""
     every = (package_files("timm") / "data" / "_info" / "imagenet_synsets.txt").read_text().split()
     return {every[index]: label for label, indices in enumerate(KINDS.values()) for index in indices}
-
-
-def _found(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise ZooError(f"imagenet9: there is no folder {folder}")
-    return images_in(folder)
 
 
 def _unbiased(rows: list[tuple[Path, int]]) -> Listing:

@@ -53,7 +53,7 @@ class MetaShift(FileDataset):
             training=training(20),
             eval_splits=("val", "test"),
             folder="MetaShift-Cat-Dog-indoor-outdoor",
-            get="Fetch GQA's images (about 20 GB) and run the subpopulation-shift script of the page above; it writes "
+            get="Fetch GQA's images (about 20 GB) and run the subpopulation-shift script of its page; it writes "
             "MetaShift-Cat-Dog-indoor-outdoor/{train,test}/cat/cat(indoor)/ and so on.",
         )
 

@@ -45,6 +45,8 @@ def digits_of(
     digits, labels = found[f"{part}_images"], found[f"{part}_labels"].astype(np.int64)
     if split == "test":
         return digits, labels
+    if val >= len(labels):
+        raise ZooError(f"data set {dataset!r}: val={val} of {len(labels)} training images leaves none to train on")
     order = np.random.default_rng(seed_for(dataset, "split", data_seed)).permutation(len(labels))
     rows = np.sort(order[val:] if split == "train" else order[:val])
     return digits[rows], labels[rows]

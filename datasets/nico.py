@@ -70,7 +70,7 @@ class NICO(FileDataset):
             eval_splits=("val", "test", "unseen"),
             test_splits=("test", "unseen"),
             folder="NICO",
-            get="Ask for the archive on the page above and unpack it: NICO/Animal/dog/on grass/..., NICO/Vehicle/...",
+            get="Ask for the archive on its page and unpack it: NICO/Animal/dog/on grass/..., NICO/Vehicle/...",
         )
 
     def listings(self, root: Path | None) -> dict[str, Listing]:

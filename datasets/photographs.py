@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from debias_zoo.errors import ZooError
 from debias_zoo.protocol import Augment, Settings
 
 HELD_OUT = 10
@@ -44,6 +45,8 @@ def held_out(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files of a folder, by name; none where it is not there."""
+    """The image files of a folder, by name; a ZooError where it is not there."""
+    if not folder.is_dir():
+        raise ZooError(f"there is no folder {folder}")
     kinds = {".jpg", ".jpeg", ".png"}
     return sorted(path for path in folder.glob("*") if path.suffix.lower() in kinds)

@@ -29,7 +29,7 @@ class UTKFace(FileDataset):
 
     ``train=biased``, as Biased-UTKFace in vb-mitigator: a fifth of the faces, at random, is the test; of the others all
     are kept in which label and bias are both 0 or both 1, and of each bias so many with the other label as are a share
-    1 - ``rate`` of those. ``train=eb1`` and ``eb2`` are the extreme sets of ``imdb-face``, with the rest of the random
+    1 - ``rate`` of those. ``train=eb1`` and ``eb2`` are the extreme sets of ``imdb-face``, with the random
     fifth as ``unbiased``. Every tenth training image of a group is ``val``.
 
     Differs from vb-mitigator: its published random split is a pickle; here the split is drawn by ``data_seed``.
@@ -81,7 +81,7 @@ class UTKFace(FileDataset):
             eval_splits=("val", "test", "unbiased") if extreme else ("val", "test"),
             test_splits=("test", "unbiased") if extreme else ("test",),
             folder="UTKFace",
-            get="Take UTKFace.tar.gz (Aligned&Cropped Faces) of the page above and unpack it: "
+            get="Take UTKFace.tar.gz (Aligned&Cropped Faces) of its page and unpack it: "
             "UTKFace/25_1_2_20170116174525125.jpg.chip.jpg ...",
         )
 

@@ -64,7 +64,7 @@ class Waterbirds(FileDataset):
                 "val": ((467, 466), (133, 133)),
                 "test": ((2255, 2255), (642, 642)),
             },
-            get=f"Unpack https://nlp.stanford.edu/data/dro/{FOLDER}.tar.gz there.",
+            get=f"Unpack https://nlp.stanford.edu/data/dro/{FOLDER}.tar.gz below --data-root.",
         )
 
     @property

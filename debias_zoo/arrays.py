@@ -14,6 +14,7 @@ from pydantic import Field
 
 from .dataset import BiasDataset, Card, Images, Ints, Split, count_groups, unknown_split
 from .errors import ZooError
+from .files import read_npz
 from .protocol import Augment, Settings
 from .seeds import seed_for
 from .store import cannot_write
@@ -56,14 +57,9 @@ class Arrays(BiasDataset):
         """Everything, by the names in the file."""
         if not self.params.file:
             raise ZooError("data set 'arrays' needs its file: arrays:file=FILE.npz")
-        try:
-            with np.load(self.params.file, allow_pickle=False) as file:
-                found = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError) as error:
-            raise ZooError(f"{self.params.file} cannot be read: {error}") from error
-        return checked(found, f"{self.params.file}: ")
+        return checked(read_npz(Path(self.params.file)), f"{self.params.file}: ")
 
-    @property
+    @cached_property
     def card(self) -> Card:
         """The data card, as the arrays say."""
         arrays = self.arrays
@@ -92,9 +88,9 @@ class Arrays(BiasDataset):
     def _aligned(self, classes: int, biases: int) -> tuple[tuple[int, ...], ...]:
         if not biases:
             return ((),) * classes
-        train = self.load(None, "train")
-        assert train.biases is not None
-        return tuple((int(row.argmax()),) for row in count_groups(train.labels, train.biases, classes, biases))
+        rows = np.flatnonzero(self.arrays["splits"] == "train")
+        counts = count_groups(self.arrays["labels"][rows], self.arrays["biases"][rows], classes, biases)
+        return tuple((int(row.argmax()),) for row in counts)
 
     def load(self, root: Path | None, split: str) -> Split:
         """The rows of a split, shuffled: the first ones stand for all."""
@@ -143,7 +139,7 @@ def from_arrays(
     found: dict[str, npt.NDArray[Any]] = {"images": np.asarray(images), "labels": np.asarray(labels)}
     if biases is not None:
         found["biases"] = np.asarray(biases)
-    found["splits"] = np.asarray(splits, str) if splits is not None else _drawn(len(found["labels"]), seed)
+    found["splits"] = np.asarray(splits, str) if splits is not None else _drawn(len(found["images"]), seed)
     if classes is not None:
         found["classes"] = np.array(classes, str)
     if bias_names is not None:
@@ -166,6 +162,13 @@ def checked(found: dict[str, npt.NDArray[Any]], where: str) -> dict[str, npt.NDA
     images: Images = found["images"]
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise ZooError(f"{where}images must be uint8 (N, H, W, C) or (N, H, W); got {images.dtype} {images.shape}")
+    if "bias_names" in found and "biases" not in found:
+        raise ZooError(f"{where}bias_names without biases")
+    for name in ("labels", "biases", "splits"):
+        if name in found and found[name].shape != (len(images),):
+            raise ZooError(
+                f"{where}{name} must have one value for each of {len(images)} images; got {found[name].shape}"
+            )
     found = {**found, "images": images if images.ndim == 4 else images[..., None].repeat(3, axis=3)}
     for name, names in (("labels", "classes"), ("biases", "bias_names")):
         if name in found:
@@ -173,11 +176,6 @@ def checked(found: dict[str, npt.NDArray[Any]], where: str) -> dict[str, npt.NDA
             found.setdefault(names, np.array([str(k) for k in range(int(found[name].max(initial=-1)) + 1)]))
             if len(found[name]) and int(found[name].max()) >= len(found[names]):
                 raise ZooError(f"{where}{name} go up to {found[name].max()}, but {names} has {len(found[names])} names")
-    for name in ("labels", "biases", "splits"):
-        if name in found and found[name].shape != (len(images),):
-            raise ZooError(
-                f"{where}{name} must have one value for each of {len(images)} images; got {found[name].shape}"
-            )
     present = set(found["splits"].tolist())
     if "train" not in present or not present - {"train", "val"}:
         raise ZooError(
@@ -188,7 +186,8 @@ def checked(found: dict[str, npt.NDArray[Any]], where: str) -> dict[str, npt.NDA
 
 def _whole(values: npt.NDArray[Any], what: str) -> Ints:
     if values.dtype.kind not in "iu" or (len(values) and values.min() < 0):
-        raise ZooError(f"{what} must be whole numbers from 0; got {values.dtype}")
+        least = f" from {values.min()}" if values.dtype.kind in "iu" else ""
+        raise ZooError(f"{what} must be whole numbers from 0; got {values.dtype}{least}")
     return values.astype(np.int64)
 
 

@@ -18,6 +18,8 @@ from .registry import entries, load_dataset
 from .sources import differs, get, unpack
 from .store import cannot_write, make_folder
 
+NO_ROOT = "say where downloaded data shall lie: --data-root DIR, or $DEBIAS_ZOO_DATA"
+
 Said = Callable[[int, int], None]
 
 
@@ -47,11 +49,12 @@ def _state(name: str, root: Path | None) -> dict[str, str]:
     where = (root or Path()) / card.folder
     row["where"] = str(where if root else card.folder)
     if root is None or not where.is_dir():
-        how = "`data get` fetches it" if card.sources else "`data get` says how to get it"
+        how = "`data get` fetches it, or what can be" if card.sources else "`data get` says how to get it"
         return {**row, "state": "missing", "about": how}
     try:
         dataset.check(root)
-    except ZooError as error:
+        dataset.fingerprint(root)  # looks at every file
+    except Exception as error:  # a broken layout may make a data set raise anything
         return {**row, "state": "incomplete", "about": str(error)}
     return {**row, "state": "ready"}
 
@@ -60,28 +63,34 @@ def fetch(dataset: BiasDataset, root: Path | None, console: Console) -> None:
     """Bring the files that can be fetched, and say what is left to do by hand."""
     card = dataset.card
     if not card.folder:
-        console.print(f"{dataset.name} is bundled: nothing to fetch", highlight=False)
+        console.print(f"{dataset.name} is bundled: nothing to fetch", markup=False, highlight=False)
         return
-    folder = needed(root) / card.folder
+    if root is None:
+        raise ZooError(NO_ROOT)
+    folder = root / card.folder
     for source in card.sources:
         if source.there(folder):
-            console.print(f"{source.file}: there already", highlight=False)
+            console.print(f"{source.file}: there already", markup=False, highlight=False)
             continue
-        with bar(console, source.file, in_bytes=True) as report:
-            get(source, folder, report)
+        try:
+            with bar(console, source.file, in_bytes=True) as report:
+                get(source, folder, report)
+        except ZooError as error:
+            raise ZooError(f"{error}\n{by_hand(dataset, folder)}") from error
     try:
         dataset.check(root)
+        dataset.fingerprint(root)  # looks at every file
     except ZooError as error:
         found = f"{error}\n" if folder.is_dir() else ""
         raise ZooError(f"{found}{by_hand(dataset, folder)}") from error
-    console.print(f"{dataset.name} is ready in {folder}", highlight=False, soft_wrap=True)
+    console.print(f"{dataset.name} is ready in {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
 def by_hand(dataset: BiasDataset, folder: Path) -> str:
     """What to fetch, where to put it and what comes next."""
     card = dataset.card
     return (
-        f"{dataset.name} has to be fetched by hand (licence: {card.licence}). {card.get}\nIts place is {folder}/; "
+        f"{dataset.name}, by hand (licence: {card.licence}; {card.url}): {card.get}\nIts place is {folder}/; "
         f"`debias-zoo data import {dataset.name} ARCHIVE_OR_FOLDER --data-root {folder.parent}` puts there what you "
         f"have, `debias-zoo data verify {dataset.name} --data-root {folder.parent}` checks it"
     )
@@ -99,6 +108,8 @@ def bring(dataset: BiasDataset, origin: Path, root: Path | None, console: Consol
     target, beside = home / card.folder, home / f".importing-{card.folder}"
     if target.exists():
         raise ZooError(f"{target} is there already: `debias-zoo data verify {dataset.name}` checks it")
+    if origin.is_dir() and home.resolve().is_relative_to(origin.resolve()):
+        raise ZooError(f"{home} lies inside {origin}: name another --data-root")
     shutil.rmtree(beside, ignore_errors=True)
     place = beside / card.folder
     try:
@@ -113,15 +124,22 @@ def bring(dataset: BiasDataset, origin: Path, root: Path | None, console: Consol
                 (beside / "inner").replace(place)
         else:
             raise ZooError(f"there is no {origin}: name an archive or a folder")
-        dataset.again().check(beside)
+        _check_layout(dataset, origin, beside)
         place.replace(target)
     except OSError as error:
         raise cannot_write(target, error, "; choose another place with --data-root") from error
-    except ZooError as error:
-        raise ZooError(f"{origin} is not {dataset.name} in its official layout: {error}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    console.print(f"{dataset.name} is ready in {target}", highlight=False, soft_wrap=True)
+    console.print(f"{dataset.name} is ready in {target}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _check_layout(dataset: BiasDataset, origin: Path, home: Path) -> None:
+    fresh = dataset.again()
+    try:
+        fresh.check(home)
+        fresh.fingerprint(home)
+    except ZooError as error:
+        raise ZooError(f"{origin} is not {dataset.name} in its official layout: {error}") from error
 
 
 def _fits(dataset: BiasDataset, home: Path) -> bool:
@@ -181,7 +199,12 @@ def bar(console: Console, what: str, in_bytes: bool) -> Iterator[Said]:
             tenth = 10 * done // total if total else 0
             if tenth != plain[0]:
                 plain[0] = tenth
-                console.print(f"{what}: {done} of {total or '?'}{' bytes' * in_bytes}", highlight=False, soft_wrap=True)
+                console.print(
+                    f"{what}: {done} of {total or '?'}{' bytes' * in_bytes}",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
             return
         if not shown:
             progress.start()
@@ -200,6 +223,6 @@ def bar(console: Console, what: str, in_bytes: bool) -> Iterator[Said]:
 def needed(root: Path | None) -> Path:
     """The folder of downloaded data, made if it is not there."""
     if root is None:
-        raise ZooError("say where downloaded data shall lie: --data-root DIR, or $DEBIAS_ZOO_DATA")
+        raise ZooError(NO_ROOT)
     make_folder(root)
     return root

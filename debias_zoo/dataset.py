@@ -184,7 +184,8 @@ class BiasDataset:
 
     def folder(self, root: Path | None) -> Path:
         """Where the files lie; raises a ZooError that says how they come there."""
-        how = f"put them into {self.card.folder}/ below --data-root (or $DEBIAS_ZOO_DATA). {self.card.get}"
+        card = self.card
+        how = f"put them into {card.folder}/ below --data-root (or $DEBIAS_ZOO_DATA). {card.get} ({card.url})"
         if root is None:
             raise ZooError(f"data set {self.name!r} needs its files: {how}")
         if not (root / self.card.folder).is_dir():

@@ -99,12 +99,24 @@ def decoded(
     if not files:
         return Decoded(np.empty((0, 1, 1, 3), np.uint8), np.empty(0, np.int64))
     folder = cache_folder() / fingerprint(files, steps)
-    if not (folder / "done.json").exists():
+    if _made(folder, len(files)) is None:
         make_folder(folder)
         with _alone(folder):
-            if not (folder / "done.json").exists():
+            if _made(folder, len(files)) is None:
+                (folder / "done.json").unlink(missing_ok=True)
                 _Building(folder, files, steps).run(report)
     return _read(folder, files, skip_corrupt)
+
+
+def _made(folder: Path, count: int) -> dict[str, Any] | None:
+    """What ``done.json`` says, or None where it or the pixels are missing or damaged."""
+    try:
+        known: dict[str, Any] = json.loads((folder / "done.json").read_text())
+        size = (folder / "images.u8").stat().st_size
+        whole = size == count * int(np.prod(known["shape"])) and isinstance(known["corrupt"], list)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return known if whole else None
 
 
 def cache_folder() -> Path:
@@ -122,7 +134,7 @@ def fingerprint(files: Sequence[Path], steps: Sequence[Step]) -> str:
             raise ZooError(f"image {file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
         if not stat.S_ISREG(found.st_mode):
             raise ZooError(f"image {file} is no file")
-        digest.update(f"{file}\x1f{found.st_size}\x1f{found.st_mtime_ns}\x1e".encode())
+        digest.update(f"{os.path.abspath(file)}\x1f{found.st_size}\x1f{found.st_mtime_ns}\x1e".encode())
     return digest.hexdigest()
 
 
@@ -167,20 +179,37 @@ def made_once(key: str, make: Callable[[], Images]) -> Images:
         ZooError: the file cannot be written.
     """
     folder = cache_folder() / key
-    if not (folder / "done.npy").exists():
-        make_folder(folder)
-        with _alone(folder):
-            if not (folder / "done.npy").exists():
-                buffer = io.BytesIO()
-                np.save(buffer, make(), allow_pickle=False)
-                write_bytes(folder / "done.npy", buffer.getbuffer())
-    return cast("Images", np.load(folder / "done.npy", mmap_mode="c", allow_pickle=False))
+    file = folder / "done.npy"
+    if (found := _mapped(file)) is not None:
+        return found
+    make_folder(folder)
+    with _alone(folder):
+        if (found := _mapped(file)) is None:
+            buffer = io.BytesIO()
+            np.save(buffer, make(), allow_pickle=False)
+            write_bytes(file, buffer.getbuffer())
+            found = _mapped(file)
+    if found is None:
+        raise ZooError(f"{file} cannot be read again after it was written")
+    return found
+
+
+def _mapped(file: Path) -> Images | None:
+    """An array in a file, or None where it is missing or damaged."""
+    try:
+        return cast("Images", np.load(file, mmap_mode="c", allow_pickle=False))
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Only one process builds a cache, the others wait; the lock goes with the process."""
-    with (folder / ".lock").open("w") as file:
+    try:
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise cannot_write(folder, error, "; choose another place with DEBIAS_ZOO_CACHE") from error
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -236,7 +265,11 @@ class _Building:
                 image = decode(self.files[k], self.steps)
                 if image.shape != self.shape:
                     raise ValueError(f"it is {image.shape}")
-            except Exception:  # a damaged file may make Pillow raise anything
+            except Exception as error:  # a damaged file may make Pillow raise anything
+                if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+                    raise ZooError(
+                        f"image {self.files[k]} cannot be read: {error}"
+                    ) from error  # no fault of its content
                 flag = _CORRUPT
             else:
                 os.pwrite(rows, image.tobytes(), k * self.size)
@@ -262,13 +295,15 @@ def _threads() -> int:
 
 
 def _read(folder: Path, files: Sequence[Path], skip_corrupt: bool) -> Decoded:
-    known: dict[str, Any] = json.loads((folder / "done.json").read_text())
+    known = _made(folder, len(files))
+    if known is None:
+        raise ZooError(f"{folder} was changed by another process: run the same again")
     corrupt = known["corrupt"]
     if corrupt and not skip_corrupt:
         names = ", ".join(str(files[k]) for k in corrupt[:5]) + (", ..." if len(corrupt) > 5 else "")
         raise ZooError(
             f"{len(corrupt)} of {len(files)} images cannot be decoded: {names}. Replace them, or leave them out with "
-            "--skip-corrupt"
+            "--skip-corrupt (or the parameter skip_corrupt=true)"
         )
     kept = np.setdiff1d(np.arange(len(files)), corrupt)
     path, shape = folder / "images.u8", tuple(known["shape"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
@@ -101,7 +104,7 @@ class FileDataset(BiasDataset):
 
     def _checked(self, root: Path | None) -> dict[str, Listing]:
         card, found = self.card, self.listings(root)
-        owner: dict[Path, str] = {}
+        owner: dict[str, str] = {}
         shuffled = {}
         for split in ("train", *card.eval_splits):
             listing = found[split]
@@ -109,8 +112,11 @@ class FileDataset(BiasDataset):
                 raise ZooError(f"data set {self.name!r} has no images in its split {split!r} below {root}")
             self._check_range(listing, card)
             for file in listing.files:
-                if (other := owner.setdefault(file, split)) != split:
-                    raise ZooError(f"data set {self.name!r}: {file} is in two splits, {other} and {split}")
+                path = os.path.abspath(file)
+                if path in owner:
+                    where = f"twice in {split}" if owner[path] == split else f"in two splits, {owner[path]} and {split}"
+                    raise ZooError(f"data set {self.name!r}: {file} is {where}")
+                owner[path] = split
             random = np.random.default_rng(seed_for(self.name, "order", split))
             shuffled[split] = listing.at(random.permutation(len(listing.files)))
         return shuffled
@@ -125,7 +131,9 @@ class FileDataset(BiasDataset):
                 )
 
     def annotations(self, root: Path | None, split: str) -> tuple[Ints, Ints | None]:
-        """As the files' names and tables say, without decoding; damaged ones that would be left out count."""
+        """As the files' names and tables say, without decoding, unless damaged ones are left out."""
+        if self.params.skip_corrupt:
+            return super().annotations(root, split)
         found = self.files(root, split)
         return found.labels, found.biases
 
@@ -138,32 +146,42 @@ class FileDataset(BiasDataset):
 
 
 def read_table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV as stripped text, with these columns and no empty cell in them or in a bias column, or a ZooError."""
+    """A CSV as stripped text, indexed by line, with these columns and no empty cell in them or in a bias column."""
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False)
-    except (OSError, ValueError) as error:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.reader(opened)
+            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
+    except (OSError, ValueError, csv.Error) as error:
         raise ZooError(f"{file} cannot be read: {error}") from error
-    if missing := [name for name in columns if name not in table]:
-        raise ZooError(f"{file} has no column {', '.join(map(repr, missing))}; it has {', '.join(table.columns)}")
-    for name in table.columns:
-        table[name] = table[name].str.strip()
-        if name in (*columns, "bias") or name.startswith("bias_"):
-            _no_gap(table, name, file)
-    return table
-
-
-def _no_gap(table: pd.DataFrame, name: str, file: Path) -> None:
-    if (empty := table[name] == "").any():
-        raise ZooError(f"{file}: column {name!r} is empty in line {int(np.flatnonzero(empty)[0]) + 2}")
+    names = rows[0][1] if rows else []
+    if missing := [name for name in columns if name not in names]:
+        raise ZooError(f"{file} has no column {', '.join(map(repr, missing))}; it has {', '.join(names)}")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ZooError(f"{file} has two columns {twice[0]!r}")
+    for line, row in rows[1:]:
+        if len(row) != len(names):
+            raise ZooError(f"{file}: line {line} has {len(row)} fields, the header {len(names)}")
+        for name, cell in zip(names, row, strict=True):
+            if not cell and (name in (*columns, "bias") or name.startswith("bias_")):
+                raise ZooError(f"{file}: column {name!r} is empty in line {line}")
+    return pd.DataFrame([row for _, row in rows[1:]], columns=names, index=[line for line, _ in rows[1:]], dtype=str)
 
 
 def integers(table: pd.DataFrame, column: str, file: Path) -> Ints:
     """int64 (N,): a column of a table that ``file`` holds; a ZooError names the line that is no whole number."""
-    values = table[column].to_numpy()
-    for line, value in enumerate(values, start=2):
-        if not str(value).strip().lstrip("-").isdecimal():
+    for line, value in table[column].items():
+        if not value.removeprefix("-").isdecimal():
             raise ZooError(f"{file}: column {column!r} holds {value!r} in line {line}, not a whole number")
-    return values.astype(np.int64)
+    return table[column].to_numpy().astype(np.int64)
+
+
+def read_npz(file: Path) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of an ``.npz`` file; nothing pickled is read. A ZooError where it cannot be read."""
+    try:
+        with np.load(file, allow_pickle=False) as opened:
+            return {name: opened[name] for name in opened.files}
+    except Exception as error:  # a damaged archive may make zipfile, zlib or NumPy raise anything
+        raise ZooError(f"{file} cannot be read: {error}") from error
 
 
 def read_lines(file: Path) -> list[str]:

@@ -9,9 +9,12 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import IO
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,8 +25,6 @@ from .store import cannot_write, make_folder
 BLOCK = 1 << 20
 SECONDS = 30.0
 """How long a server may be silent."""
-
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 
 Report = Callable[[int, int], None]
 """Told how many bytes of how many are there; 0 for how many: not known."""
@@ -69,8 +70,12 @@ def get(source: Source, folder: Path, report: Report | None = None) -> None:
         return
     make_folder(folder)
     file = folder / source.file
-    if not file.exists():
-        download(source, file, report)
+    try:
+        if not file.exists():
+            download(source, file, report)
+    finally:
+        with suppress(OSError):  # it is not empty, as a rule
+            folder.rmdir()
     if source.is_archive:
         unpack(file, folder, source.strip)
         if not source.there(folder):
@@ -95,6 +100,7 @@ def download(source: Source, target: Path, report: Report | None = None) -> None
             reasons.append(f"{url}: {wrong}")
             continue
         part.replace(target)
+        part.with_name(f"{part.name}.etag").unlink(missing_ok=True)
         return
     kept = f" {part.stat().st_size} bytes are kept: the same command goes on from there." if part.exists() else ""
     raise ZooError(f"{source.file} could not be fetched.{kept} {'; '.join(reasons)}")
@@ -105,13 +111,9 @@ def _fetch(url: str, part: Path, size: int, report: Report | None) -> None:
     have = part.stat().st_size if part.exists() else 0
     if size and have == size:
         return
-    headers = {"User-Agent": f"debias-zoo/{__version__}", **({"Range": f"bytes={have}-"} if have else {})}
-    try:
-        answer: HTTPResponse = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # all of it is there
-            return
-        raise
+    answer = _asked(url, part, have)
+    if answer is None:
+        return
     with answer, part.open("ab" if answer.status == 206 else "wb") as file:
         have = have if answer.status == 206 else 0
         left = int(answer.headers.get("Content-Length") or 0)
@@ -125,6 +127,28 @@ def _fetch(url: str, part: Path, size: int, report: Report | None) -> None:
         raise ConnectionError(f"broke off at {have} of {total} bytes")
 
 
+def _asked(url: str, part: Path, have: int) -> HTTPResponse | None:
+    """The answer to a request for what is missing, or None where nothing is."""
+    headers = {"User-Agent": f"debias-zoo/{__version__}"}
+    mark = part.with_name(f"{part.name}.etag")
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        if mark.exists():  # where the file has changed, the server sends all of the new one
+            headers["If-Range"] = mark.read_text()
+    try:
+        answer: HTTPResponse = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not have:
+            raise
+        if (error.headers.get("Content-Range") or f"/{have}").endswith(f"/{have}"):
+            return None
+        part.unlink()
+        raise ConnectionError("the part that was here is longer than the file: it starts again") from error
+    if tag := answer.headers.get("ETag"):
+        mark.write_text(tag)
+    return answer
+
+
 def differs(file: Path, digest: str) -> str:
     """Why a file is not the one with ``digest`` (``sha256:...`` or ``md5:...``), or empty."""
     kind, _, wanted = digest.partition(":")
@@ -136,7 +160,7 @@ def differs(file: Path, digest: str) -> str:
 def unpack(archive: Path, folder: Path, strip: int = 0) -> None:
     """Unpack a tar or zip archive into ``folder``, without its first ``strip`` folders; nothing lands outside.
 
-    It is unpacked beside its place and moved there, so that half an archive is never taken for a whole one.
+    It is unpacked beside its place and moved there when all of it could be read.
     """
     beside = folder / f".unpacking-{archive.name}"
     shutil.rmtree(beside, ignore_errors=True)
@@ -148,16 +172,28 @@ def unpack(archive: Path, folder: Path, strip: int = 0) -> None:
         elif tarfile.is_tarfile(archive):
             with tarfile.open(archive) as tar:
                 tar.extractall(beside, filter="data")
+                _read_to_its_end(tar)
         else:
             raise ZooError(f"{archive} is no tar or zip archive")
         for path in _inside(beside, strip):
             _move(path, folder / path.name)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, RuntimeError, zlib.error) as error:
         raise ZooError(f"{archive} cannot be unpacked ({error}): delete it and fetch it again") from error
     except OSError as error:
         raise cannot_write(beside, error, "; choose another place with --data-root") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _read_to_its_end(tar: tarfile.TarFile) -> None:
+    """Raise where a tar does not end as one: tarfile takes a damaged header for the end."""
+    source: IO[bytes] = tar.fileobj  # type: ignore[assignment]
+    source.seek(tar.offset)
+    end = source.read(tarfile.BLOCKSIZE)
+    while source.read(BLOCK):  # a compressed one is checked at its end
+        pass
+    if end.strip(b"\0") or not end:
+        raise tarfile.ReadError("it is damaged or broken off")
 
 
 def _inside(folder: Path, strip: int) -> Sequence[Path]:

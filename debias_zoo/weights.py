@@ -83,7 +83,11 @@ def read_state(path: Path) -> Weights:
     for key in _WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
-    if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+    if (
+        not isinstance(found, dict)
+        or not found
+        or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items())
+    ):
         raise ZooError(f"--weights {path} holds no state dict: a mapping from names to tensors")
     if all(key.startswith("module.") for key in found):  # of a DataParallel
         found = {key.removeprefix("module."): value for key, value in found.items()}
@@ -105,6 +109,8 @@ def fit(found: Weights, model: nn.Module, who: str) -> Weights:
     if unknown := sorted(set(found) - set(wanted) - head):
         raise ZooError(f"{who} do not fit: {len(unknown)} tensors have no place in it, such as {_some(unknown)}")
     for name, value in wanted.items():
+        if not bool(found[name].isfinite().all()):
+            raise ZooError(f"{who} do not fit: {name} is not finite")
         if found[name].shape != value.shape:
             raise ZooError(f"{who} do not fit: {name} is {tuple(found[name].shape)}, not {tuple(value.shape)}")
     return {name: found[name] for name in wanted}

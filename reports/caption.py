@@ -104,10 +104,10 @@ def _data(rows: Sequence[Row]) -> str:
 
 
 def _shared(trials: Sequence[Trial]) -> str:
-    """The parameters of the data that all trials share; the others are in the titles of the blocks."""
+    """The parameters of the data that all trials share, but for what is off or not given; the others are in titles."""
     first = trials[0].params
     same = {key: value for key, value in first.items() if all(t.params.get(key) == value for t in trials)}
-    return ", ".join(f"{key}={value}" for key, value in same.items())
+    return ", ".join(f"{key}={value}" for key, value in same.items() if value is not False and value != "")
 
 
 def _protocol(row: Row) -> str:

@@ -44,9 +44,18 @@ def order_of(setting: Setting) -> list[tuple[Path, int, float, str]]:
 
 
 def differences(settings: Sequence[Setting]) -> list[Path]:
-    """Where these settings are not all the same, in the order of the fields of ``Trial``."""
+    """Where these settings are not all the same, in the order of the fields of ``Trial``.
+
+    The data's fingerprint is left out where the others tell the settings apart as well.
+    """
     paths = dict.fromkeys(path for setting in settings for path in setting)
-    return [path for path in paths if len({setting.get(path) for setting in settings}) > 1]
+    found = [path for path in paths if len({setting.get(path) for setting in settings}) > 1]
+    others = [path for path in found if path != ("fingerprint",)]
+
+    def kinds(by: list[Path]) -> int:
+        return len({tuple(setting.get(path) for path in by) for setting in settings})
+
+    return others if kinds(others) == kinds(found) else found
 
 
 def describe(setting: Setting, paths: Iterable[Path], method: str, dataset: str) -> str:

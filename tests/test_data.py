@@ -160,6 +160,8 @@ def test_saved_arrays_are_there_for_the_command_line(tmp_path: Path, monkeypatch
         ({"labels": np.full(60, -1)}, "labels must be whole numbers from 0"),
         ({"classes": ["a", "b"]}, "labels go up to 2, but classes has 2 names"),
         ({"splits": ["train"] * 60}, "something to test on"),
+        ({"labels": 3}, "labels must have one value"),
+        ({"biases": None, "bias_names": ["a"]}, "bias_names without biases"),
     ],
 )
 def test_wrong_arrays_are_named(change: dict[str, Any], words: str) -> None:

@@ -216,3 +216,51 @@ def test_sixteen_bits_keep_their_shades_and_unbounded_ones_are_refused(tmp_path:
 def test_a_folder_is_no_image(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="is no file"):
         decoded([tmp_path], STEPS)
+
+
+@pytest.mark.parametrize("damage", ["done.json", "images.u8"])
+def test_a_damaged_cache_is_made_again(damage: str, files: list[Path], cache: Path) -> None:
+    before = decoded(files, STEPS).images[:].copy()
+    (built(cache) / damage).write_bytes(b"{}")
+    assert np.array_equal(decoded(files, STEPS).images[:], before)
+
+
+def test_the_same_names_elsewhere_are_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for k, name in enumerate(("one", "two")):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        Image.new("RGB", (8, 8), (k, k, k)).save("x.bmp")
+        os.utime("x.bmp", ns=(0, 0))
+        found.append(decoded([Path("x.bmp")], STEPS).images[0, 0, 0, 0])
+    assert found == [0, 1]
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(
+    files: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = module.decode
+
+    def refused(file: Path, steps: Any) -> Any:
+        if file.name == "9.png":
+            raise PermissionError(13, "Permission denied")
+        return real(file, steps)
+
+    monkeypatch.setattr(module, "decode", refused)
+    with pytest.raises(ZooError, match=r"9\.png cannot be read"):
+        decoded(files, STEPS, skip_corrupt=True)
+    monkeypatch.setattr(module, "decode", real)
+    assert len(decoded(files, STEPS).kept) == 150
+
+
+def test_a_made_array_is_written_once_and_again_when_it_is_damaged(cache: Path) -> None:
+    def make() -> Any:
+        calls.append(1)
+        return np.arange(12, dtype=np.uint8).reshape(3, 4)
+
+    calls: list[int] = []
+    for _ in range(2):
+        assert module.made_once("key", make).tolist() == make().tolist()
+    (cache / "key" / "done.npy").write_bytes(b"short")
+    assert module.made_once("key", make).shape == (3, 4)
+    assert len(calls) == 4, "twice by the test itself"

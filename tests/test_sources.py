@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import tarfile
@@ -25,7 +26,7 @@ class Server:
 
     def __init__(self) -> None:
         self.body, self.breaks, self.ranges = BODY, list[int](), list[str | None]()
-        self.understands_ranges = True
+        self.understands_ranges, self.tag = True, ""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -42,12 +43,23 @@ class Server:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         asked = request.headers.get("Range")
         self.ranges.append(asked)
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.understands_ranges else 0
+        unlike = request.headers.get("If-Range") not in (None, self.tag)
+        start = (
+            0
+            if unlike
+            else int(asked.removeprefix("bytes=").removesuffix("-"))
+            if asked and self.understands_ranges
+            else 0
+        )
         if start >= len(self.body):
-            request.send_error(416)
+            request.send_response(416)
+            request.send_header("Content-Range", f"bytes */{len(self.body)}")
+            request.end_headers()
             return
         request.send_response(206 if start else 200)
         request.send_header("Content-Length", str(len(self.body) - start))
+        if self.tag:
+            request.send_header("ETag", self.tag)
         request.end_headers()
         request.wfile.write(self.body[start : self.breaks.pop(0) if self.breaks else None])
 
@@ -107,8 +119,31 @@ def test_the_next_address_is_tried(server: Server, tmp_path: Path) -> None:
 def test_another_checksum_is_refused(server: Server, tmp_path: Path) -> None:
     source = Source(file="a.bin", urls=(server.url,), digest=f"md5:{'0' * 32}")
     with pytest.raises(ZooError, match=r"md5 of a\.bin\.part is .*, not 0000"):
+        get(source, tmp_path / "data")
+    assert not list(tmp_path.iterdir()), "a wrong file is not gone on with, and no empty folder is left"
+
+
+def test_another_file_at_the_same_address_is_not_spliced(server: Server, tmp_path: Path) -> None:
+    source = Source(file="a.bin", urls=(server.url,))
+    (tmp_path / "a.bin.part").write_bytes(BODY + b"longer")
+    with pytest.raises(ZooError, match="is longer than the file: it starts again"):
         get(source, tmp_path)
-    assert not list(tmp_path.iterdir()), "a wrong file is not gone on with"
+    server.tag, server.breaks = '"old"', [1000]
+    with pytest.raises(ZooError, match="1000 bytes are kept"):
+        get(source, tmp_path)
+    server.tag, server.body = '"new"', BODY[::-1]
+    get(source, tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == BODY[::-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_tar_with_a_damaged_header_is_refused(server: Server, tmp_path: Path) -> None:
+    whole = bytearray(gzip.decompress(archive("tar.gz", {f"train/{k}.txt": b"x" * 600 for k in range(5)})))
+    whole[1536 * 3 + 150] ^= 0xFF  # in the checksum of the fourth header
+    server.body = gzip.compress(bytes(whole))
+    with pytest.raises(ZooError, match="damaged or broken off"):
+        get(Source(file="x.tar.gz", urls=(server.url,), marker="train"), tmp_path)
+    assert not (tmp_path / "train").exists()
 
 
 def archive(kind: str, names: dict[str, bytes]) -> bytes:

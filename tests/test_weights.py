@@ -87,6 +87,8 @@ def test_a_networks_of_its_own_kind_keeps_its_random_weights(donor: dict[str, to
             r"conv1\.weight is \(64, 3, 3, 3\), not \(64, 3, 7, 7\)",
         ),
         (lambda d: {"a": 1}, "holds no state dict"),
+        (lambda d: {1: torch.zeros(1)}, "holds no state dict"),
+        (lambda d: {**d, "conv1.weight": d["conv1.weight"] * float("nan")}, r"conv1\.weight is not finite"),
         (lambda d: [1, 2], "holds no state dict"),
         (lambda d: Path("/"), "cannot|safely"),
     ],

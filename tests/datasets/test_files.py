@@ -360,8 +360,14 @@ def test_several_biases_are_one_product(tmp_path: Path, monkeypatch: pytest.Monk
         ("folder:path=nowhere,metadata=images.csv", ("", ""), "there is no folder nowhere"),
         ("folder:path=images,metadata=no.csv", ("", ""), r"no\.csv cannot be read"),
         (FOLDER, ("label", "class"), "has no column 'label'"),
-        (FOLDER, (",train,", ",training,"), "no row whose split is 'train'"),
+        (FOLDER, (",train,", ",training,"), "write train, val or test, not 'training'"),
         (FOLDER, ("train3.png", "gone.png"), r"gone\.png cannot be read"),
+        (FOLDER, (",train,", ",learn,"), "no row whose split is 'train'"),
+        (FOLDER, ("train3.png", "train2.png"), r"train2\.png is twice in train"),
+        (FOLDER, ("test3.png", "x/../train2.png"), r"is in two splits, train and test"),
+        (FOLDER, ("train3.png,train,camel,sand", "train3.png,train,camel,sand,more"), "line 5 has 5 fields"),
+        (FOLDER, ("file,split,label,bias", "file,split,label,label"), "two columns 'label'"),
+        (FOLDER, ("test3.png,test,camel", "test3.png,test,horse"), "label 'horse' has no training image"),
     ],
 )
 def test_a_wrong_csv_is_said_to_be(
