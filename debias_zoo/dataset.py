@@ -212,7 +212,7 @@ class BiasDataset:
     def annotations(self, root: Path | None, split: str) -> tuple[Ints, Ints | None]:
         """Labels int64 (N,) and biases int64 (N,), or None, of the images that ``load`` gives, in any order.
 
-        Data sets of files know them without loading an image.
+        Data sets of files know them without loading an image, and count those too that cannot be decoded.
         """
         found = self.load(root, split)
         return found.labels, found.biases

@@ -131,9 +131,7 @@ class FileDataset(BiasDataset):
                 )
 
     def annotations(self, root: Path | None, split: str) -> tuple[Ints, Ints | None]:
-        """As the files' names and tables say, without decoding, unless damaged ones are left out."""
-        if self.params.skip_corrupt:
-            return super().annotations(root, split)
+        """As the files' names and tables say, without decoding; damaged images that ``load`` leaves out count."""
         found = self.files(root, split)
         return found.labels, found.biases
 
