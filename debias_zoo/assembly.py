@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,9 +17,15 @@ from .trial import Trial
 
 
 def dataset_of(trial: Trial) -> BiasDataset:
-    """The data set of a trial, with its parameters."""
-    cls = load_dataset(trial.dataset)
-    return cls(cls.Params.model_validate(trial.params))
+    """The data set of a trial, with its parameters; trials on the same data share one, with what it has read."""
+    cls: Any = load_dataset(trial.dataset)
+    return _dataset(cls, json.dumps(trial.params, sort_keys=True), trial.fingerprint)
+
+
+@lru_cache(maxsize=8)
+def _dataset(cls: Any, params: str, fingerprint: str) -> BiasDataset:
+    found: BiasDataset = cls(cls.Params.model_validate_json(params))
+    return found
 
 
 def build_method(trial: Trial, task: Any, teachers: dict[str, Any] | None = None) -> Method:

@@ -16,7 +16,7 @@ from .assembly import build_method, dataset_of
 from .dataset import BiasDataset, Ints, count_groups
 from .errors import ZooError
 from .method import Method, Task
-from .registry import load_dataset, load_method
+from .registry import load_method
 from .trainer import plan_stages, validation_split
 from .trial import Trial
 
@@ -118,15 +118,10 @@ def training_counts(dataset: BiasDataset, root: Path | None) -> Ints | None:
     return None if biases is None else count_groups(labels, biases, len(card.classes), len(card.biases))
 
 
-def labels_of(dataset: BiasDataset, root: Path | None, split: str) -> tuple[Ints, Ints | None]:
-    """Labels and biases of a split; what was read once in this process is remembered."""
-    return _annotations(dataset.name, dataset.params.model_dump_json(), dataset.fingerprint(root), root, split)
-
-
 @lru_cache(maxsize=64)
-def _annotations(name: str, params: str, fingerprint: str, root: Path | None, split: str) -> tuple[Ints, Ints | None]:
-    cls = load_dataset(name)
-    return cls(cls.Params.model_validate_json(params)).annotations(root, split)
+def labels_of(dataset: BiasDataset, root: Path | None, split: str) -> tuple[Ints, Ints | None]:
+    """Labels and biases of a split, read once of each data set object."""
+    return dataset.annotations(root, split)
 
 
 def has_conflicting(dataset: BiasDataset, root: Path | None) -> bool:
