@@ -52,6 +52,9 @@ class Backbone(nn.Module):
         embed_dim: project the pooled features to this many dimensions, or None.
         weights: initial weights of all but the classifier, as in ``weights.py``; empty: random.
         options: handed to the timm model.
+
+    Attributes:
+        passes: forward passes so far, as a count of what a method costs.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.name = name
         self.image_shape = image_shape
+        self.passes = 0
         self.normalize = Normalize(normalize, image_shape[0])
         self.model: Any = create(name, classes if embed_dim is None else 0, image_shape, options)
         if weights:
@@ -93,6 +97,7 @@ class Backbone(nn.Module):
 
     def features(self, image: Tensor) -> Tensor:
         """(B, dim): the pooled embedding that the classifier reads."""
+        self.passes += 1
         return self._pool(self.model.forward_features(self.normalize(image)))
 
     def classify(self, features: Tensor) -> Tensor:
@@ -103,6 +108,7 @@ class Backbone(nn.Module):
 
     def tap(self, image: Tensor, stage: int | None = None) -> Tensor:
         """(B, C_k, H_k, W_k): the map after ``stage`` (None: the middle one); later stages are not computed."""
+        self.passes += 1
         index = self.tap_index(stage)
         maps = self.model.forward_intermediates(
             self.normalize(image), indices=[index], stop_early=True, intermediates_only=True
@@ -112,6 +118,7 @@ class Backbone(nn.Module):
 
     def features_and_tap(self, image: Tensor, stage: int | None = None) -> tuple[Tensor, Tensor]:
         """The pooled features and the map after ``stage``, of one pass."""
+        self.passes += 1
         index = self.tap_index(stage)
         last, maps = self.model.forward_intermediates(self.normalize(image), indices=[index])
         return self._pool(last), maps[-1]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .backbones import Backbone
 from .dataset import IGNORED, Split
 from .decode import RowFile
 from .errors import ZooError
@@ -116,6 +117,9 @@ class Engine:
     Args:
         method: moved to the device, channels last in memory.
         precision: "fp32", or "bf16" for autocast to bfloat16.
+
+    Attributes:
+        passes: of any of the method's backbones in the last step, forward and backward.
     """
 
     def __init__(self, method: Method, device: torch.device | str = "cpu", precision: str = "fp32") -> None:
@@ -127,6 +131,8 @@ class Engine:
         self._parameters: dict[str, list[nn.Parameter]] = {}
         self._base_lr: dict[str, float] = {}
         self._settings = Settings()
+        self._backbones = [part for part in method.modules() if isinstance(part, Backbone)]
+        self.passes = (0, 0)
 
     def build_optimizers(self, settings: Settings, keep_state: bool = False) -> None:
         """Fresh optimizers for a stage; ``keep_state`` carries over momentum and the like where names agree."""
@@ -156,7 +162,8 @@ class Engine:
             for group in optimizer.param_groups:
                 group["lr"] = self._base_lr[name] * factor
         logged: dict[str, Tensor] = {}
-        for update in self.method.updates(clock):
+        before, updates = self._forwards(), self.method.updates(clock)
+        for update in updates:
             numbers = self.backward(update, batch, clock)
             self.apply(update)
             logged[update.loss] = numbers["loss"].detach()
@@ -164,7 +171,11 @@ class Engine:
                 if key != "loss":
                     logged[f"{update.loss}.{key}"] = value.detach()
         batch.scratch.clear()
+        self.passes = (self._forwards() - before, len(updates))
         return logged
+
+    def _forwards(self) -> int:
+        return sum(backbone.passes for backbone in self._backbones)
 
     def backward(self, update: Update, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """The forward of ``update``, and the gradients of the parameters it steps."""

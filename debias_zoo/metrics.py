@@ -1,71 +1,168 @@
-"""Group metrics, each defined once. All are fractions in [0, 1]; None where no image defines them.
+"""Group metrics, each defined once, here: ``DEFINITIONS`` says in words what the functions below compute.
 
 A *group* is the set of images of one label and one bias. A group is *bias-aligned* where the data card ties its bias to
-its label, *bias-conflicting* otherwise.
-
-- accuracy: share of images predicted right.
-- unbiased: mean of the groups' accuracies, over groups with images.
-- worst_group: smallest accuracy of a group, over groups with images.
-- aligned, conflicting: mean of the accuracies of the bias-aligned, of the bias-conflicting groups.
-- gap: aligned minus conflicting.
+its label, *bias-conflicting* otherwise. Groups without images are left out and counted. All metrics are fractions; None
+where no image defines them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .trial import Groups
+
+DEFINITIONS = {
+    "accuracy": "share of images predicted right",
+    "unbiased": "mean of the groups' accuracies",
+    "aligned": "mean of the bias-aligned groups' accuracies",
+    "conflicting": "mean of the bias-conflicting groups' accuracies",
+    "worst_group": "smallest accuracy of a group",
+    "gap": "bias-aligned minus bias-conflicting accuracy",
+    "train_weighted": "mean of the groups' accuracies, each weighted by its share of the training images",
+    "ece": "expected calibration error: |accuracy - mean confidence| in 15 equal bins of the confidence in the "
+    "predicted class, weighted by the images in each",
+    "ece_worst": "largest expected calibration error of a group",
+    "auroc": "area under the ROC curve of the second of two classes",
+}
+"""Metric -> its definition in words, over the images of one split."""
+
 METRICS = ("accuracy", "unbiased", "aligned", "conflicting", "worst_group", "gap")
+"""What a table shows unless it is asked for others."""
 
+ALL_METRICS = tuple(DEFINITIONS)
+
+ERRORS = frozenset({"gap", "ece", "ece_worst"})
+"""Metrics of which the value nearest to zero is best; of the others the largest."""
+
+BINS = 15
+"""Of the confidence, in the expected calibration error (Guo et al., ICML 2017)."""
+
+Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-
-
-def group_accuracies(
-    predicted: Ints, labels: Ints, biases: Ints, shape: tuple[int, int]
-) -> tuple[npt.NDArray[np.float64], Ints]:
-    """Accuracy by (label, bias), NaN where there is no image, and the number of images; both of ``shape``."""
-    groups = labels * shape[1] + biases
-    counts = np.bincount(groups, minlength=shape[0] * shape[1]).reshape(shape)
-    right = np.bincount(groups, weights=predicted == labels, minlength=counts.size).reshape(shape)
-    with np.errstate(invalid="ignore"):
-        return np.where(counts > 0, right / np.maximum(counts, 1), np.nan), counts
+Integers = npt.NDArray[np.integer[Any]]
 
 
 def group_metrics(
-    predicted: Ints, labels: Ints, biases: Ints | None, aligned: Sequence[Sequence[int]], biases_count: int
+    predicted: Integers,
+    labels: Integers,
+    biases: Integers | None,
+    groups: Groups,
+    log_odds: npt.NDArray[np.floating[Any]] | None = None,
 ) -> dict[str, float | None]:
     """All metrics of one split, and its counts.
 
     Args:
-        predicted: int64 (N,).
-        labels: int64 (N,).
-        biases: int64 (N,); without them only the accuracy is defined.
-        aligned: for each class, the biases aligned with it.
-        biases_count: how many bias values there are.
+        predicted: (N,) classes. labels: (N,).
+        biases: (N,); without them only accuracy, ece and auroc are defined.
+        groups: of the data.
+        log_odds: float (N,), log(p / (1 - p)) of the predicted class; without them neither ece nor auroc are defined.
 
     Returns:
-        ``METRICS``, and ``n`` images, ``groups`` with images, ``worst_n`` images in the worst group.
+        ``ALL_METRICS``, and ``n`` images, ``groups`` with images, ``empty_groups`` without; of the worst group its
+        images ``worst_n``, its ``worst_label`` and ``worst_bias``. The first of several groups that are equally bad.
     """
-    found: dict[str, float | None] = dict.fromkeys(METRICS)
+    found: dict[str, float | None] = dict.fromkeys(ALL_METRICS)
     found["n"] = float(len(labels))
-    found["accuracy"] = float((predicted == labels).mean()) if len(labels) else None
-    if biases is None or not len(labels):
+    if not len(labels):
         return found
-    shape = (len(aligned), biases_count)
-    accuracy, counts = group_accuracies(predicted, labels, biases, shape)
+    right = predicted == labels
+    found["accuracy"] = float(right.mean())
+    if biases is not None:
+        found |= _of_groups(*group_accuracies(predicted, labels, biases, groups.shape), groups)
+    if log_odds is not None:
+        confidence = sigmoid(log_odds)
+        found["ece"] = calibration_error(right, confidence)
+        found["auroc"] = _auroc(predicted, labels, confidence, groups)
+        if biases is not None:
+            codes = labels.astype(np.int64) * groups.shape[1] + biases
+            members = [codes == code for code in np.unique(codes)]
+            found["ece_worst"] = max(calibration_error(right[some], confidence[some]) for some in members)
+    return found
+
+
+def _of_groups(accuracy: Floats, counts: Ints, groups: Groups) -> dict[str, float | None]:
+    """The metrics that follow from the groups' accuracies, both (classes, biases)."""
     present = counts > 0
-    ties = np.zeros(shape, dtype=bool)
-    for label, tied in enumerate(aligned):
+    ties = np.zeros(groups.shape, dtype=bool)
+    for label, tied in enumerate(groups.aligned):
         ties[label, list(tied)] = True
-    worst = np.unravel_index(np.nanargmin(np.where(present, accuracy, np.inf)), shape)
-    found["unbiased"] = float(accuracy[present].mean())
-    found["worst_group"] = float(accuracy[worst])
-    found["groups"] = float(present.sum())
-    found["worst_n"] = float(counts[worst])
-    for name, mask in (("aligned", present & ties), ("conflicting", present & ~ties)):
-        found[name] = float(accuracy[mask].mean()) if mask.any() else None
+    worst = np.unravel_index(np.argmin(np.where(present, accuracy, np.inf)), groups.shape)
+    found: dict[str, float | None] = {
+        "unbiased": float(accuracy[present].mean()),
+        "worst_group": float(accuracy[worst]),
+        "groups": float(present.sum()),
+        "empty_groups": float((~present).sum()),
+        "worst_n": float(counts[worst]),
+        "worst_label": float(worst[0]),
+        "worst_bias": float(worst[1]),
+        "aligned": float(accuracy[present & ties].mean()) if (present & ties).any() else None,
+        "conflicting": float(accuracy[present & ~ties].mean()) if (present & ~ties).any() else None,
+    }
     if found["aligned"] is not None and found["conflicting"] is not None:
         found["gap"] = found["aligned"] - found["conflicting"]
+    if groups.train is not None:
+        shares = np.where(present, np.asarray(groups.train, dtype=np.float64), 0.0)
+        if shares.sum() > 0:  # over the groups that both splits have
+            found["train_weighted"] = float((np.where(present, accuracy, 0.0) * shares).sum() / shares.sum())
     return found
+
+
+def group_accuracies(
+    predicted: Integers, labels: Integers, biases: Integers, shape: tuple[int, int]
+) -> tuple[Floats, Ints]:
+    """Accuracy by (label, bias), NaN where there is no image, and the number of images; both of ``shape``."""
+    codes = labels.astype(np.int64) * shape[1] + biases
+    counts = np.bincount(codes, minlength=shape[0] * shape[1]).reshape(shape)
+    right = np.bincount(codes, weights=predicted == labels, minlength=counts.size).reshape(shape)
+    return np.where(counts > 0, right / np.maximum(counts, 1), np.nan), counts
+
+
+def calibration_error(right: npt.NDArray[np.bool_], confidence: Floats) -> float:
+    """The expected calibration error. right: (N,). confidence: (N,) in [0, 1]; bins are open below, closed above."""
+    bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    surplus = np.bincount(bins, weights=right - confidence, minlength=BINS)
+    return float(np.abs(surplus).sum() / len(right))
+
+
+def sigmoid(log_odds: npt.NDArray[np.floating[Any]]) -> Floats:
+    """1 / (1 + exp(-x)), in float64 and without overflow; also of infinite numbers."""
+    from scipy.special import expit
+
+    found: Floats = expit(log_odds.astype(np.float64))
+    return found
+
+
+def _auroc(predicted: Integers, labels: Integers, confidence: Floats, groups: Groups) -> float | None:
+    if len(groups.classes) != 2 or len(np.unique(labels)) < 2:
+        return None
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(labels, np.where(predicted == 1, confidence, 1.0 - confidence)))
+
+
+def wilson(right: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of an accuracy: ``right`` of ``n`` images; (0, 1) where there are none."""
+    if n <= 0:
+        return 0.0, 1.0
+    from scipy.stats import norm
+
+    z = float(norm.ppf(0.5 + confidence / 2))
+    share, wide = right / n, z * z / n
+    middle = (share + wide / 2) / (1 + wide)
+    half = z * np.sqrt(share * (1 - share) / n + wide / (4 * n)) / (1 + wide)
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+
+
+def known_metrics(names: Iterable[str]) -> tuple[str, ...]:
+    """The names, each once; raises a ZooError for one that is no metric."""
+    from .errors import unknown
+
+    asked = tuple(dict.fromkeys(names))
+    for name in asked:
+        if name not in ALL_METRICS:
+            raise unknown("metric", name, ALL_METRICS)
+    return asked

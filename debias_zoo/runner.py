@@ -27,7 +27,7 @@ from .metrics import group_metrics
 from .registry import load_method
 from .store import Folder
 from .trainer import Fit, Trainer, UnfitCheckpointError, plan_stages, task_of
-from .trial import Result, Trial
+from .trial import Groups, Result, Trial
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -90,7 +90,7 @@ def _train(trial: Trial, folder: Folder, out: Path, device: str, root: Path | No
         current = trainer()
         fit = current.fit()
     folder.save_curves(fit.curves)
-    result = _result(trial, fit, evals, device)
+    result = _result(trial, fit, train, evals, device)
     folder.finish(result, _arrays(fit, evals), fit.method.state_dict())
     return result
 
@@ -128,30 +128,46 @@ def _teacher(trial: Trial, train: Split, card: Card, out: Path, device: str) -> 
     return method.eval().requires_grad_(False)
 
 
-def _result(trial: Trial, fit: Fit, evals: Mapping[str, Split], device: str) -> Result:
-    card = dataset_of(trial).card
+def _result(trial: Trial, fit: Fit, train: Split, evals: Mapping[str, Split], device: str) -> Result:
+    groups = groups_of(dataset_of(trial).card, train)
     metrics = {}
     for name, split in evals.items():
-        last = fit.predictions[name]["class"][-1].numpy().astype(np.int64)
-        metrics[name] = group_metrics(last, split.labels, split.biases, card.aligned, len(card.biases))
+        last = {key: values[-1].numpy() for key, values in fit.predictions[name].items()}
+        metrics[name] = group_metrics(last["class"], split.labels, split.biases, groups, last["log_odds"])
     return Result(
         identity=trial.identity,
         trial=trial,
+        groups=groups,
+        selectable=fit.selectable,
         metrics=metrics,
         seconds={**fit.seconds, "total": sum(fit.seconds.values())},
-        cost=_cost(fit.method, device, fit.steps),
+        cost=_cost(fit, device),
         environment=environment(device),
         notes=fit.notes,
     )
 
 
-def _cost(method: Any, device: str, steps: int) -> dict[str, float]:
+def groups_of(card: Card, train: Split) -> Groups:
+    """What the group metrics of a data set's splits must know."""
+    counts = train.group_counts(len(card.classes), len(card.biases))
+    return Groups(
+        classes=card.classes,
+        biases=card.biases,
+        aligned=card.aligned,
+        train=None if counts is None else tuple(tuple(row) for row in counts.tolist()),
+    )
+
+
+def _cost(fit: Fit, device: str) -> dict[str, float]:
+    method: Any = fit.method
     net = sum(p.numel() for p in method.net.parameters()) if hasattr(method, "net") else 0
     total = sum(p.numel() for p in method.parameters())
     return {
         "parameters": float(total),
         "extra_parameters": float(total - net),
-        "steps": float(steps),
+        "steps": float(fit.steps),
+        "forward_passes": fit.passes[0] / max(fit.steps, 1),
+        "backward_passes": fit.passes[1] / max(fit.steps, 1),
         "peak_bytes": _peak(device),
     }
 

@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -142,20 +143,80 @@ def parse_result(text: str, path: Path) -> Result:
     return result
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """What was predicted on one split, in every evaluated epoch.
+
+    Attributes:
+        classes: integers (E, N). log_odds: float16 (E, N), log(p / (1 - p)) of the predicted class.
+        labels: int16 (N,). biases: int16 (N,), or None where not annotated.
+    """
+
+    classes: npt.NDArray[np.integer[Any]]
+    log_odds: npt.NDArray[np.float16]
+    labels: npt.NDArray[np.int16]
+    biases: npt.NDArray[np.int16] | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished trial: its result, and the folder with its other files."""
+
+    result: Result
+    path: Path
+
+    def predictions(self) -> dict[str, Predictions]:
+        """By split. Raises a ZooError where they are missing or damaged."""
+        path = self.path / "predictions.npz"
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            splits = dict.fromkeys(name.rpartition(".")[0] for name in arrays)
+            return {split: _predictions(arrays, split) for split in splits}
+        except FileNotFoundError as error:
+            raise ZooError(f"{path} is missing: without the predictions only the last epoch is known") from error
+        except Exception as error:  # whatever a damaged archive makes numpy raise
+            raise ZooError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+
+    def curves(self) -> list[dict[str, Any]]:
+        """One dict an epoch, as the trainer wrote them. Raises a ZooError where they are missing or damaged."""
+        path = self.path / "curves.jsonl"
+        try:
+            return [json.loads(line) for line in path.read_text().splitlines()]
+        except (OSError, ValueError) as error:
+            raise ZooError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _predictions(arrays: Mapping[str, npt.NDArray[Any]], split: str) -> Predictions:
+    found = Predictions(
+        arrays[f"{split}.class"], arrays[f"{split}.log_odds"], arrays[f"{split}.label"], arrays.get(f"{split}.bias")
+    )
+    shape = found.classes.shape
+    if len(shape) != 2 or found.log_odds.shape != shape or found.labels.shape != shape[1:]:
+        raise ValueError(f"split {split!r} has classes {shape}, labels {found.labels.shape}")
+    return found
+
+
 def read_results(out: Path) -> tuple[list[Result], list[str]]:
     """All finished results below ``out`` in the order of their paths, and what could not be read or is unfinished."""
+    runs, problems = read_runs(out)
+    return [run.result for run in runs], problems
+
+
+def read_runs(out: Path) -> tuple[list[Run], list[str]]:
+    """All finished trials below ``out`` in the order of their paths, and what could not be read or is unfinished."""
     if not out.exists():
         raise ZooError(f"there is no folder {out}: run something first, or name another folder")
-    results, problems = [], []
+    runs, problems = [], []
     folders = {path.parent for name in ("config.json", "result.json") for path in out.rglob(name)}
     for folder in sorted(folders):
         try:
-            results.append(read_result(folder / "result.json"))
+            runs.append(Run(read_result(folder / "result.json"), folder))
         except FileNotFoundError:
             problems.append(_why_unfinished(folder))
         except ZooError as error:
             problems.append(f"not read: {error}")
-    return results, problems
+    return runs, problems
 
 
 def _why_unfinished(folder: Path) -> str:

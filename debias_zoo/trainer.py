@@ -67,15 +67,17 @@ def plan_stages(method: Method, settings: Settings, overrides: Mapping[str, Sett
 class Progress:
     """Where a run stands: everything besides weights that a checkpoint must hold.
 
-    ``steps`` counts all steps that were made, ``done`` those planned by the size of the split, for the progress bar;
-    ``sums`` are the logged numbers added up over the epoch so far, float64 scalars on the device: they are added in the
-    same order whether or not the run was interrupted.
+    ``steps`` counts all steps that were made, ``forwards`` and ``backwards`` the backbones' passes in them; ``done`` the
+    steps planned by the size of the split, for the progress bar; ``sums`` are the logged numbers added up over the
+    epoch so far, float64 scalars on the device: they are added in the same order whether or not the run was interrupted.
     """
 
     stage: int = 0
     epoch: int = 0
     step: int = 0
     steps: int = 0
+    forwards: int = 0
+    backwards: int = 0
     done: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
     curves: list[dict[str, Any]] = field(default_factory=list)
@@ -90,7 +92,9 @@ class Fit:
     Attributes:
         predictions: for each evaluated split, ``class`` uint8/int16 (E, N) and ``log_odds`` float16 (E, N) of every
             evaluated epoch E.
-        curves: one dict an epoch. steps: that were made. notes: things a reader of the numbers should know.
+        curves: one dict an epoch. steps: that were made. passes: of a backbone, forward and backward, in all steps.
+        selectable: how many of the last epochs a selection rule may choose from.
+        notes: things a reader of the numbers should know.
     """
 
     method: Method
@@ -98,6 +102,8 @@ class Fit:
     curves: list[dict[str, Any]]
     seconds: dict[str, float]
     steps: int
+    passes: tuple[int, int]
+    selectable: int
     notes: list[str]
 
 
@@ -227,6 +233,8 @@ class Trainer:
             logged = self.engine.step(batch, replace(clock, step=at.epoch * steps + step))
             first_bad = self._add_up(logged, first_bad, step)
             at.step, at.steps = step + 1, at.steps + 1
+            forwards, backwards = self.engine.passes
+            at.forwards, at.backwards = at.forwards + forwards, at.backwards + backwards
             now, last = time.monotonic(), step + 1 == steps
             if last or now - reported >= self.report_seconds:
                 reported = now
@@ -331,7 +339,12 @@ class Trainer:
         at = self.progress
         predictions = {name: _stack(rows) for name, rows in self.predictions.items()}
         seconds = {"train": at.train_seconds, "evaluate": at.evaluate_seconds}
-        return Fit(self.method, predictions, at.curves, seconds, at.steps, self.notes)
+        passes = (at.forwards, at.backwards)
+        return Fit(self.method, predictions, at.curves, seconds, at.steps, passes, self._selectable(), self.notes)
+
+    def _selectable(self) -> int:
+        changes = type(self.method).finish is not Method.finish
+        return 1 if changes else self.plans[-1].epochs
 
     def _save(self) -> None:
         if self.save is None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from .protocol import ProtocolName, Settings
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of ``result.json``; raised when a field changes its meaning."""
 
 
@@ -94,12 +94,39 @@ class Trial(BaseModel):
         return f"{self.method} on {self.dataset}, seed {self.seed}"
 
 
+class Groups(BaseModel):
+    """What group metrics must know of the data, so that they can be computed again from stored predictions.
+
+    Attributes:
+        classes, biases: names of the labels and of the bias attribute's values.
+        aligned: for each class, the biases that are bias-aligned with it.
+        train: training images by (label, bias); None where they have no bias labels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: tuple[str, ...]
+    biases: tuple[str, ...]
+    aligned: tuple[tuple[int, ...], ...]
+    train: tuple[tuple[int, ...], ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(classes, biases)."""
+        return len(self.classes), len(self.biases)
+
+
 class Result(BaseModel):
     """What ``result.json`` holds.
 
     Attributes:
+        schema_version: 2; results of schema 1 had neither ``groups`` nor ``selectable`` and are read without them.
+        groups: of the data. selectable: how many of the last epochs a selection rule may choose from: those of the
+            last stage, or the last one alone where ``finish`` changes what is predicted. Both None in old results.
         metrics: split -> metric -> value, of the last epoch; fractions, not per cent.
-        seconds: train, evaluate, total. cost: parameters, steps, peak memory in bytes.
+        seconds: train, evaluate, total.
+        cost: parameters, extra_parameters (besides the main network), steps, peak_bytes of memory, and
+            forward_passes and backward_passes, each of a whole backbone, per step.
         environment: versions, device, threads, machine, date, commit. notes: what a reader should know.
     """
 
@@ -108,6 +135,8 @@ class Result(BaseModel):
     schema_version: int = SCHEMA
     identity: str
     trial: Trial
+    groups: Groups | None = None
+    selectable: int | None = None
     metrics: dict[str, dict[str, float | None]]
     seconds: dict[str, float]
     cost: dict[str, float]

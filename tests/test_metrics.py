@@ -6,15 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from debias_zoo.metrics import METRICS, group_metrics
+from debias_zoo.trial import Groups
 
-ALIGNED = ((0,), (1,), (2, 3))
+GROUPS = Groups(
+    classes=("a", "b", "c"),
+    biases=("p", "q", "r", "s"),
+    aligned=((0,), (1,), (2, 3)),
+    train=((50, 1, 0, 0), (2, 40, 0, 0), (3, 0, 20, 20)),
+)
 
 
 def test_by_hand() -> None:
     labels = np.array([0, 0, 0, 1, 1, 2, 2, 2])
     biases = np.array([0, 0, 1, 1, 0, 2, 3, 0])
     predicted = np.array([0, 1, 0, 1, 0, 2, 2, 1])
-    found = group_metrics(predicted, labels, biases, ALIGNED, 4)
+    found = group_metrics(predicted, labels, biases, GROUPS)
     # groups (0,0) 1/2, (0,1) 1/1, (1,1) 1/1, (1,0) 0/1, (2,2) 1/1, (2,3) 1/1, (2,0) 0/1
     assert found["accuracy"] == pytest.approx(5 / 8)
     assert found["unbiased"] == pytest.approx((0.5 + 1 + 1 + 0 + 1 + 1 + 0) / 7)
@@ -28,26 +34,26 @@ def test_by_hand() -> None:
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=60))
 def test_against_a_loop(rows: list[tuple[int, int, int]]) -> None:
     labels, biases, predicted = (np.array(column) for column in zip(*rows, strict=True))
-    found = group_metrics(predicted, labels, biases, ALIGNED, 4)
+    found = group_metrics(predicted, labels, biases, GROUPS)
     groups: dict[tuple[int, int], list[bool]] = {}
     for label, bias, guess in rows:
         groups.setdefault((label, bias), []).append(guess == label)
     means = {group: sum(hits) / len(hits) for group, hits in groups.items()}
     assert found["unbiased"] == pytest.approx(sum(means.values()) / len(means))
     assert found["worst_group"] == pytest.approx(min(means.values()))
-    tied = [value for (label, bias), value in means.items() if bias in ALIGNED[label]]
-    free = [value for (label, bias), value in means.items() if bias not in ALIGNED[label]]
+    tied = [value for (label, bias), value in means.items() if bias in GROUPS.aligned[label]]
+    free = [value for (label, bias), value in means.items() if bias not in GROUPS.aligned[label]]
     assert found["aligned"] == (pytest.approx(sum(tied) / len(tied)) if tied else None)
     assert found["conflicting"] == (pytest.approx(sum(free) / len(free)) if free else None)
     assert (found["gap"] is None) == (not tied or not free)
 
 
 def test_without_bias_labels_only_accuracy_is_defined() -> None:
-    found = group_metrics(np.array([0, 1]), np.array([0, 0]), None, ALIGNED, 4)
+    found = group_metrics(np.array([0, 1]), np.array([0, 0]), None, GROUPS)
     assert found["accuracy"] == 0.5
     assert all(found[name] is None for name in METRICS if name != "accuracy")
 
 
 def test_an_empty_split_defines_nothing() -> None:
     empty = np.array([], dtype=np.int64)
-    assert all(group_metrics(empty, empty, empty, ALIGNED, 4)[name] is None for name in METRICS)
+    assert all(group_metrics(empty, empty, empty, GROUPS)[name] is None for name in METRICS)

@@ -145,7 +145,7 @@ def test_results_of_other_configurations_and_later_schemas_are_not_read(trial: T
     assert len(read_results(tmp_path)[0]) == 1, "a result does not need its config.json"
     for change, message in (
         ({"trial": {**good["trial"], "seed": 5}}, "does not belong to its configuration"),
-        ({"schema_version": 99}, "has schema 99, this version reads up to 1: upgrade"),
+        ({"schema_version": 99}, "has schema 99, this version reads up to 2: upgrade"),
     ):
         path.write_text(json.dumps({**good, **change}))
         results, problems = read_results(tmp_path)
