@@ -69,18 +69,26 @@ def group_metrics(
     found["n"] = float(len(labels))
     if not len(labels):
         return found
-    right = predicted == labels
-    found["accuracy"] = float(right.mean())
+    found["accuracy"] = float((predicted == labels).mean())
     if biases is not None:
         found |= _of_groups(*group_accuracies(predicted, labels, biases, groups.shape), groups)
     if log_odds is not None:
-        confidence = sigmoid(log_odds)
-        found["ece"] = calibration_error(right, confidence)
-        found["auroc"] = _auroc(predicted, labels, confidence, groups)
-        if biases is not None:
-            codes = labels.astype(np.int64) * groups.shape[1] + biases
-            members = [codes == code for code in np.unique(codes)]
-            found["ece_worst"] = max(calibration_error(right[some], confidence[some]) for some in members)
+        found |= _of_confidence(predicted, labels, biases, groups, sigmoid(log_odds))
+    return found
+
+
+def _of_confidence(
+    predicted: Integers, labels: Integers, biases: Integers | None, groups: Groups, confidence: Floats
+) -> dict[str, float | None]:
+    right = predicted == labels
+    found: dict[str, float | None] = {
+        "ece": calibration_error(right, confidence),
+        "auroc": _auroc(predicted, labels, confidence, groups),
+    }
+    if biases is not None:
+        codes = labels.astype(np.int64) * groups.shape[1] + biases
+        members = [codes == code for code in np.unique(codes)]
+        found["ece_worst"] = max(calibration_error(right[some], confidence[some]) for some in members)
     return found
 
 

@@ -1,0 +1,59 @@
+"""A plain table of any content: what costs, ledgers, selection rules, probes and statistics are shown as.
+
+The results table has a form of its own (``rows.py``); everything else is a ``Sheet``, and each format writes all of
+them with the same few lines (``render_sheets.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its key for programs, its title for people; text stands left, numbers right."""
+
+    key: str
+    title: str
+    text: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What people read, and what programs read: a JSON value. rank: 1 best, 2 second, or None."""
+
+    text: str
+    value: Any = None
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows under a heading; "" for none. Every row has a cell for every column."""
+
+    heading: str
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table.
+
+    Attributes:
+        name: one word, for labels and file names. title: a line.
+        notes: sentences below it, of which the first say how it was made. problems: what is missing, a line each.
+    """
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    sections: tuple[Section, ...]
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for section in self.sections:
+            for row in section.rows:
+                if len(row) != len(self.columns):
+                    raise ValueError(f"sheet {self.name!r}: a row has {len(row)} cells for {len(self.columns)} columns")
