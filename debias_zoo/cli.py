@@ -11,9 +11,8 @@ import click
 
 from . import __version__
 from .cli_data import data
+from .cli_report import report
 from .cli_shared import data_root, mendable
-from .errors import ZooError
-from .reports.formats import FORMATS
 
 INTERRUPTED = 130
 
@@ -76,45 +75,6 @@ def run(**options: Any) -> None:
     raise SystemExit(drive(**options))
 
 
-@cli.command()
-@click.argument("runs", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--format", "form", type=click.Choice(FORMATS), default="rich", show_default=True)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there, not to the terminal."
-)
-@click.option("--standalone", is_flag=True, help="LaTeX: a whole document instead of a fragment.")
-@click.option("--methods", help="Only these, in this order.")
-@click.option("--split", help="The split whose numbers are shown.  [default: test]")
-@mendable
-def report(
-    runs: Path, form: str, output: Path | None, standalone: bool, methods: str | None, split: str | None
-) -> None:
-    """A table of finished runs: mean ± std over seeds."""
-    from .reports.table import build_table, render
-    from .store import cannot_write, read_results, write_text
-
-    if standalone and form != "latex":
-        raise ZooError("--standalone goes with --format latex")
-    results, problems = read_results(runs)
-    if not results:
-        unfinished = f" ({len(problems)} unfinished or failed: {problems[0]})" if problems else ""
-        raise ZooError(f"no finished trial under {runs}{unfinished}")
-    table = build_table(results, methods=_names(methods) if methods else None, problems=problems, split=split)
-    if form == "rich" and output is None:
-        _print_table(table)
-        return
-    text = render(table, form, standalone=standalone)
-    if output is None:
-        click.echo(text, nl=not text.endswith("\n"))
-    elif output.exists() and not output.is_file():  # a device or a pipe
-        try:
-            output.write_text(text)
-        except OSError as error:
-            raise cannot_write(output, error) from error
-    else:
-        write_text(output.resolve(), text)
-
-
 @cli.command(name="list")
 @click.argument("what", type=click.Choice(["methods", "datasets", "backbones"]))
 @click.option("--json", "as_json", is_flag=True, help="A list of objects.")
@@ -161,19 +121,7 @@ def check(name: str, as_json: bool) -> None:
 
 
 cli.add_command(data)
-
-
-def _names(text: str) -> list[str]:
-    return [name for name in (piece.strip() for piece in text.split(",")) if name]
-
-
-def _print_table(table: Any) -> None:
-    from rich.console import Console
-
-    from .reports.terminal import render_rich
-
-    console = Console()
-    console.print(render_rich(table))
+cli.add_command(report)
 
 
 def main() -> None:

@@ -33,3 +33,8 @@ data_root = click.option(
     envvar="DEBIAS_ZOO_DATA",
     help="Where downloaded data lie.  [env: DEBIAS_ZOO_DATA]",
 )
+
+
+def names(text: str) -> list[str]:
+    """Names separated by commas."""
+    return [name for name in (piece.strip() for piece in text.split(",")) if name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,6 +175,7 @@ def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, con
         supervision=_supervision(cls, recipe, needs.values()),
         source=recipe.source,
         deviations=(*recipe.deviations, *_unlike_papers(dataset, request), *_changed(cls, request)),
+        options=tuple(_options(cls, request)),
     )
 
 
@@ -195,6 +196,17 @@ def _needed(name: str, role: str, need: Need, dataset: BiasDataset, seed: int, r
 
 def _changed(cls: type[Method], request: Request) -> list[str]:
     return [f"set on the command line: {key}={value}" for method, key, value in request.sets if method == cls.name]
+
+
+def _options(cls: type[Method], request: Request) -> Iterator[str]:
+    """The options of the command line that made the trial another one, as they would be written again."""
+    if request.backbone:
+        yield f"--backbone {request.backbone}"
+    if request.weights:
+        yield "--pretrained" if request.weights == PRETRAINED else f"--weights {Path(request.weights).name}"
+    for method, key, value in request.sets:
+        if method == cls.name:
+            yield f"--set {method}.{key}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def find_recipe(cls: type[Method], dataset: str, protocol_name: str) -> Recipe:

@@ -56,7 +56,8 @@ def group_metrics(
     """All metrics of one split, and its counts.
 
     Args:
-        predicted: (N,) classes. labels: (N,).
+        predicted: (N,) classes.
+        labels: (N,).
         biases: (N,); without them only accuracy, ece and auroc are defined.
         groups: of the data.
         log_odds: float (N,), log(p / (1 - p)) of the predicted class; without them neither ece nor auroc are defined.
@@ -150,6 +151,11 @@ def _auroc(predicted: Integers, labels: Integers, confidence: Floats, groups: Gr
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(labels, np.where(predicted == 1, confidence, 1.0 - confidence)))
+
+
+def goodness(metric: str, value: float) -> float:
+    """A number that is larger where the metric is better."""
+    return -abs(value) if metric in ERRORS else value
 
 
 def wilson(right: float, n: float, confidence: float = 0.95) -> tuple[float, float]:

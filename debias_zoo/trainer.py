@@ -68,8 +68,8 @@ class Progress:
     """Where a run stands: everything besides weights that a checkpoint must hold.
 
     ``steps`` counts all steps that were made, ``forwards`` and ``backwards`` the backbones' passes in them; ``done``
-    those planned by the size of the split, for the progress bar; ``sums`` are the logged numbers added up over the epoch
-    so far, float64 scalars on the device, added in the same order whether or not the run was interrupted.
+    those planned by the size of the split, for the progress bar; ``sums`` are the logged numbers added up over the
+    epoch so far, float64 scalars on the device, added in the same order whether or not the run was interrupted.
     """
 
     stage: int = 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -44,6 +46,7 @@ class Trial(BaseModel):
         train_limit, eval_limit: images used of each split, or None for all.
         needs: trials whose networks this one is handed, by role; they are part of its identity.
         source, deviations: where the settings come from, and in what they differ from there.
+        options: of the command line that changed it, besides method, data, seed, protocol and precision.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +74,7 @@ class Trial(BaseModel):
     supervision: Supervision
     source: str = ""
     deviations: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -78,10 +82,22 @@ class Trial(BaseModel):
 
         Fields at their defaults do not count: a field that a later version adds leaves old results what they were.
         """
-        untold = {"source", "deviations", "supervision", "needs", "weights"}  # weights: their digest counts
+        untold = {"source", "deviations", "options", "supervision", "needs", "weights"}  # weights: their digest counts
         known = self.model_dump(mode="json", exclude=untold, exclude_defaults=True)
         known["needs"] = {role: trial.identity for role, trial in sorted(self.needs.items())}
         return hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+    def command(self, seeds: Sequence[int] = ()) -> str:
+        """The command line that runs it again, with these seeds; none: with its own."""
+        params = ",".join(f"{key}={value}" for key, value in self.params.items() if value not in ("", None))
+        options = [*self.options, *[option for trial in self.needs.values() for option in trial.options]]
+        parts = [
+            f"debias-zoo run --methods {self.method} --dataset {shlex.quote(f'{self.dataset}:{params}'.rstrip(':'))}",
+            f"--seed {','.join(str(seed) for seed in seeds or (self.seed,))}",
+            f"--protocol {self.protocol} --precision {self.precision}",
+            *[" ".join(shlex.quote(word) for word in option.split(" ", 1)) for option in dict.fromkeys(options)],
+        ]
+        return " ".join(parts)
 
     @property
     def folder(self) -> str:

@@ -8,8 +8,9 @@ from pathlib import PurePath
 
 from debias_zoo.trial import Trial
 
-from .cells import UNREAD
+from .cells import UNREAD, WORST
 from .rows import Row, Table
+from .selection import RULES
 
 DAGGER, DOUBLE_DAGGER, SECTION = "†", "‡", "§"
 
@@ -79,11 +80,13 @@ def caption(table: Table, best: str = "bold", second: str = "underlined") -> lis
         f"Backbone: {_by_method(rows, _backbone)}.",
         f"Precision: {_by_method(rows, lambda row: row.trial.precision)}.",
         *_seeds(rows),
-        "Selection: last epoch; no labels read.",
+        f"Selection: {_selection(table)}.",
         f"Tuning: {_tuning(rows)}.",
     ]
     if any(value and value.rank for row in rows for value in row.values.values()):
         sentences.append(f"Best {best}, second best {second} (gap: nearest to zero).")
+    if table.has_intervals:
+        sentences.append(f"{WORST}: Wilson's interval of the images of the worst groups of all seeds together.")
     if table.has_published:
         numbers = [row.published for row in rows if row.published]
         sources, metrics = (dict.fromkeys(getattr(p, key) for p in numbers) for key in ("source", "metric"))
@@ -91,6 +94,13 @@ def caption(table: Table, best: str = "bold", second: str = "underlined") -> lis
         unread = f" ({UNREAD} not read in the paper itself)" if not all(p.verified for p in numbers) else ""
         sentences.append(f"Published{unread}: test {named} under the papers' own protocol, from {'; '.join(sources)}.")
     return sentences
+
+
+def _selection(table: Table) -> str:
+    """Which epoch is shown, and which labels were read to choose it."""
+    rule = RULES[table.selection]
+    of = f" ({_METRIC_NAMES.get(table.metrics[0], table.metrics[0])})" if rule.name == "oracle" else ""
+    return f"{rule.about}{of}; reads {rule.reads}"
 
 
 def _data(rows: Sequence[Row]) -> str:

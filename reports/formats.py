@@ -1,5 +1,10 @@
-"""The forms a table can take."""
+"""Names that the command line offers: the forms a report can take, and what it can show."""
 
 from __future__ import annotations
 
-FORMATS = ("rich", "latex", "markdown", "csv", "json")
+FORMATS = ("rich", "latex", "markdown", "csv", "html", "json")
+
+LAYOUTS = ("methods-by-datasets", "methods-by-settings")
+
+RULE_NAMES = ("last", "val", "val-unbiased", "val-worst-group", "ac", "oracle")
+"""Selection rules, in the order of a table; ``selection.py`` says what they are."""

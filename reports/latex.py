@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from debias_zoo.metrics import METRICS
-
 from .caption import Notes, caption
-from .cells import TITLES, percent, published_cell, whole_or_tenth
-from .latex_text import escape
+from .cells import cells, percent, titles, whole_or_tenth
+from .latex_text import breakable, document, escape
 from .rows import Block, Row, Table, Value
 
 _PAGE = 44
@@ -44,7 +42,7 @@ def to_latex(table: Table, standalone: bool = False) -> str:
     floats = [[*_head(table, number), *body, r"\end{table*}"] for number, body in enumerate(bodies, start=1)]
     fragment = "% needs \\usepackage{booktabs} and \\usepackage{multirow}\n"
     fragment += "\n\n".join("\n".join(lines) for lines in floats) + "\n"
-    return _document(fragment) if standalone else fragment
+    return document(fragment) if standalone else fragment
 
 
 def _pages(blocks: Sequence[Block]) -> list[list[Block]]:
@@ -95,36 +93,34 @@ def _head(table: Table, number: int) -> list[str]:
 
 
 def _tabular(table: Table, blocks: Sequence[Block], notes: Notes) -> list[str]:
-    titles = ["Method", *TITLES.values(), "Seconds"]
-    if table.has_published:
-        titles.insert(2, "Published")
+    head = ["Method", *titles(table), "Seconds"]
     lines = [
         r"\makebox[\linewidth]{%",
-        rf"\begin{{tabular}}{{@{{}}l{'r' * (len(titles) - 1)}@{{}}}}",
+        rf"\begin{{tabular}}{{@{{}}l{'r' * (len(head) - 1)}@{{}}}}",
         r"\toprule",
-        *_titles(titles),
+        *_head_lines(head),
     ]
     for block in blocks:
         lines.append(r"\midrule")
         if len(table.blocks) > 1:
-            lines.append(_across(len(titles), rf"\textbf{{{escape(block.title)}}}"))
+            lines.append(_across(len(head), rf"\textbf{{{escape(block.title)}}}"))
         for i, (level, rows) in enumerate(block.groups()):
             if i:
                 lines.append(r"\midrule")
-            lines.append(_across(len(titles), rf"\textit{{{escape(level)}}}"))
-            lines += [" & ".join(_cells(row, table.has_published, notes)) + r" \\" for row in rows]
+            lines.append(_across(len(head), rf"\textit{{{escape(level)}}}"))
+            lines += [" & ".join(_cells(table, row, notes)) + r" \\" for row in rows]
     return [*lines, r"\bottomrule", r"\end{tabular}}"]
 
 
-def _titles(titles: Sequence[str]) -> list[str]:
+def _head_lines(titles: Sequence[str]) -> list[str]:
     """Two lines: a title with a hyphen is broken there, the others span both."""
     upper, lower = [], []
     for i, title in enumerate(titles):
         first, hyphen, second = title.partition("-")
         position = "l" if i == 0 else "c"
-        text = rf"\multirow{{2}}{{*}}{{{title}}}" if not hyphen else f"{first}-"
+        text = rf"\multirow{{2}}{{*}}{{{escape(title)}}}" if not hyphen else f"{first}-"
         upper.append(rf"\multicolumn{{1}}{{{position}}}{{{text}}}" if i else text)
-        lower.append(rf"\multicolumn{{1}}{{{position}}}{{{second}}}" if second else "")
+        lower.append(rf"\multicolumn{{1}}{{{position}}}{{{escape(second)}}}" if second else "")
     return [" & ".join(upper) + r" \\", " & ".join(lower) + r" \\"]
 
 
@@ -132,11 +128,8 @@ def _across(columns: int, text: str) -> str:
     return rf"\multicolumn{{{columns}}}{{@{{}}l}}{{{text}}} \\"
 
 
-def _cells(row: Row, published: bool, notes: Notes) -> list[str]:
-    cells = [_name(row, notes), *[_value(row.values[metric]) for metric in METRICS]]
-    if published:
-        cells.insert(2, published_cell(row.published, "--"))
-    return [*cells, escape(whole_or_tenth(row.seconds))]
+def _cells(table: Table, row: Row, notes: Notes) -> list[str]:
+    return [_name(row, notes), *cells(table, row, _value, escape), escape(whole_or_tenth(row.seconds))]
 
 
 def _name(row: Row, notes: Notes) -> str:
@@ -177,7 +170,7 @@ def _notes(notes: Notes) -> list[str]:
     """Legend and what is missing."""
     lines = [f"{_raised([mark])} {escape(text)}" for mark, text in notes.legend()]
     problems = notes.problems(_MOST_PROBLEMS)
-    return lines + (["Not in the table:", *[_breakable(escape(problem)) for problem in problems]] if problems else [])
+    return lines + (["Not in the table:", *[breakable(escape(problem)) for problem in problems]] if problems else [])
 
 
 def _below(lines: Sequence[str]) -> list[str]:
@@ -185,24 +178,3 @@ def _below(lines: Sequence[str]) -> list[str]:
         return []
     opening = r"\begin{minipage}{\linewidth}\footnotesize\raggedright"
     return [r"\par\smallskip", opening, " \\\\\n".join(lines), r"\end{minipage}"]
-
-
-def _breakable(text: str) -> str:
-    """Paths may be broken after a slash."""
-    return text.replace("/", r"/\allowbreak{}")
-
-
-def _document(fragment: str) -> str:
-    return "\n".join(
-        [
-            r"\documentclass[a4paper]{article}",
-            r"\usepackage[margin=2cm]{geometry}",
-            r"\usepackage{booktabs}",
-            r"\usepackage{multirow}",
-            r"\pagestyle{empty}",
-            r"\begin{document}",
-            fragment.rstrip("\n"),
-            r"\end{document}",
-            "",
-        ]
-    )

@@ -57,3 +57,25 @@ def _escaped(sign: str) -> str:
     if len(parts) == 2 and parts[0].isascii() and parts[1] in _ACCENTS:
         return f"\\{_ACCENTS[parts[1]]}{{{parts[0]}}}"
     return f"{{[}}U+{ord(sign):04X}]"
+
+
+def breakable(text: str) -> str:
+    """Escaped text that may be broken after a slash, a comma or an equals sign, as paths and commands need."""
+    return re.sub(r"([/,=])(?=\S)", r"\1\\allowbreak{}", text)
+
+
+def document(fragment: str) -> str:
+    """A whole document around tables."""
+    return "\n".join(
+        [
+            r"\documentclass[a4paper]{article}",
+            r"\usepackage[margin=2cm]{geometry}",
+            r"\usepackage{booktabs}",
+            r"\usepackage{multirow}",
+            r"\pagestyle{empty}",
+            r"\begin{document}",
+            fragment.rstrip("\n"),
+            r"\end{document}",
+            "",
+        ]
+    )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 
-from debias_zoo.metrics import METRICS
-
 from .caption import Notes, caption
-from .cells import NOTHING, TITLES, percent, published_cell, whole_or_tenth
+from .cells import NOTHING, cells, percent, titles, whole_or_tenth
 from .rows import Block, Row, Table, Value
 
 
@@ -18,7 +16,7 @@ def to_markdown(table: Table) -> str:
     for block in table.blocks:
         if len(table.blocks) > 1:
             pieces.append(f"**{escape(block.title)}**")
-        pieces.append("\n".join(_lines(block, notes, table.has_published)))
+        pieces.append("\n".join(_lines(table, block, notes)))
     pieces.append(escape(" ".join(caption(table))))
     legend = [f"{_raised(mark)} {escape(text)}" for mark, text in notes.legend()]
     if legend:
@@ -36,21 +34,16 @@ def escape(text: str) -> str:
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
 
 
-def _lines(block: Block, notes: Notes, published: bool) -> list[str]:
-    titles = ["Method", *TITLES.values(), "Supervision", "Seconds"]
-    ruler = [":--", *["--:"] * len(METRICS), ":--", "--:"]
-    if published:
-        titles.insert(2, "Published")
-        ruler.insert(2, "--:")
-    body = [_cells(row, level, notes, published) for level, rows in block.groups() for row in rows]
-    return ["| " + " | ".join(cells) + " |" for cells in (titles, ruler, *body)]
+def _lines(table: Table, block: Block, notes: Notes) -> list[str]:
+    numbers = titles(table)
+    head = ["Method", *numbers, "Supervision", "Seconds"]
+    ruler = [":--", *["--:"] * len(numbers), ":--", "--:"]
+    body = [_cells(table, row, level, notes) for level, rows in block.groups() for row in rows]
+    return ["| " + " | ".join(line) + " |" for line in (head, ruler, *body)]
 
 
-def _cells(row: Row, level: str, notes: Notes, published: bool) -> list[str]:
-    cells = [_name(row, notes), *[_value(row.values[metric]) for metric in METRICS], level, whole_or_tenth(row.seconds)]
-    if published:
-        cells.insert(2, published_cell(row.published).replace("*", r"\*"))
-    return cells
+def _cells(table: Table, row: Row, level: str, notes: Notes) -> list[str]:
+    return [_name(row, notes), *cells(table, row, _value, escape), level, whole_or_tenth(row.seconds)]
 
 
 def _name(row: Row, notes: Notes) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from debias_zoo.metrics import goodness
+
 TIE = 1e-12
 """Numbers closer than this are equal: what summing in another order can change."""
 
@@ -11,10 +13,10 @@ TIE = 1e-12
 def ranks(metric: str, means: Sequence[float | None]) -> list[int | None]:
     """1 for the best, 2 for the second best, None for the others and where there is no number.
 
-    Larger is better; of the gap, nearer to zero. Equal numbers share a rank, and the second best is the next
-    different number. Nothing is ranked where there is only one number. ``means`` are fractions, not rounded.
+    Larger is better; of gap and calibration errors, nearer to zero. Equal numbers share a rank, and the second best is
+    the next different number. Nothing is ranked where there is only one number. ``means`` are fractions, not rounded.
     """
-    scores = [None if mean is None else -abs(mean) if metric == "gap" else mean for mean in means]
+    scores = [None if mean is None else goodness(metric, mean) for mean in means]
     known = sorted((score for score in scores if score is not None), reverse=True)
     if len(known) < 2:
         return [None] * len(scores)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from debias_zoo.trial import Supervision, Trial
+from debias_zoo.metrics import METRICS
+from debias_zoo.trial import Result, Supervision, Trial
 
 from .published import Published
+from .selection import DEFAULT
 from .settings import Setting, data_of, key_of
 
 LEVELS = ("no bias labels", "bias labels to select", "bias labels to train")
 """Groups of a table, in its order: values of ``Supervision.level``."""
-
-SELECTION = "last"
-"""Which epoch's numbers are shown; reads no labels."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,9 @@ class Row:
     Attributes:
         trial: of the smallest seed; everything in it but the seed holds for the whole row.
         split: where it was measured. fields: what the row's results share, as in ``settings.py``.
-        seeds: whose results it averages, ascending. seconds: mean of the whole trials.
+        results: that it averages, one a seed, ascending. seconds: mean of the whole trials.
         values: metric -> value, None where a seed has none.
+        worst: Wilson's 95 % interval of the worst groups' images of all seeds together, as fractions, or None.
         published: the paper's accuracy on this data.
         setting: what tells it from the table's other rows of this method and data set; "" where there are none.
         label: the same, among the rows of its ``Block``.
@@ -43,9 +43,10 @@ class Row:
     trial: Trial
     split: str
     fields: Setting
-    seeds: tuple[int, ...]
+    results: tuple[Result, ...]
     seconds: float | None
     values: Mapping[str, Value | None]
+    worst: tuple[float, float] | None = None
     published: Published | None = None
     setting: str = ""
     label: str = ""
@@ -56,9 +57,19 @@ class Row:
         return self.trial.method
 
     @property
+    def name(self) -> str:
+        """The method, with what tells the row from others of its block."""
+        return f"{self.method} ({self.label})" if self.label else self.method
+
+    @property
     def dataset(self) -> str:
         """Registry name."""
         return self.trial.dataset
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of its results, ascending."""
+        return tuple(result.trial.seed for result in self.results)
 
     @property
     def supervision(self) -> Supervision:
@@ -86,15 +97,27 @@ class Block:
 
 @dataclass(frozen=True)
 class Table:
-    """Blocks of rows, and what is missing from them, in words."""
+    """Blocks of rows.
+
+    Attributes:
+        problems: what is missing, in words. metrics: what is shown to people. selection: name of the rule that chose
+            the epochs; of the oracle, by the first of the metrics.
+    """
 
     blocks: tuple[Block, ...]
     problems: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = METRICS
+    selection: str = DEFAULT
 
     @property
     def rows(self) -> list[Row]:
         """All rows, in the order of the table."""
         return [row for block in self.blocks for row in block.rows]
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether the worst group is shown and any row has its interval."""
+        return "worst_group" in self.metrics and any(row.worst for row in self.rows)
 
     @property
     def has_published(self) -> bool:

@@ -13,7 +13,7 @@ Path = tuple[str, ...]
 Setting = Mapping[Path, str]
 """Where a value stands in ``Trial``, as in ``("params", "variance")`` -> the value as JSON text."""
 
-_NOT_SETTING = {"method", "dataset", "seed", "source", "deviations", "needs", "weights"}
+_NOT_SETTING = {"method", "dataset", "seed", "source", "deviations", "options", "needs", "weights"}
 _DATA = {"dataset_version", "params", "fingerprint", "protocol", "eval_limit", "split"}
 
 

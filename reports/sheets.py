@@ -6,17 +6,23 @@ them with the same few lines (``render_sheets.py``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its key for programs, its title for people; text stands left, numbers right."""
+    """A column.
+
+    Attributes:
+        key: for programs. title: for people. text: whether it stands left, as text does, or right, as numbers do.
+        below: whether its texts are long and stand below the table, numbered.
+    """
 
     key: str
     title: str
     text: bool = False
+    below: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,27 @@ class Sheet:
     sections: tuple[Section, ...]
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+
+    def numbered(self) -> tuple[Sheet, list[str]]:
+        """The sheet with numbers in the place of texts that stand below it, and those texts in their order."""
+        texts: dict[str, int] = {}
+
+        def shown(column: Column, cell: Cell) -> Cell:
+            if not column.below or not cell.text:
+                return cell
+            return replace(cell, text=f"[{texts.setdefault(cell.text, len(texts) + 1)}]")
+
+        sections = [
+            Section(
+                section.heading,
+                tuple(
+                    tuple(shown(column, cell) for column, cell in zip(self.columns, row, strict=True))
+                    for row in section.rows
+                ),
+            )
+            for section in self.sections
+        ]
+        return replace(self, sections=tuple(sections)), list(texts)
 
     def __post_init__(self) -> None:
         for section in self.sections:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from debias_zoo.errors import ZooError, unknown
-from debias_zoo.metrics import METRICS
+from debias_zoo.errors import unknown
+from debias_zoo.metrics import ALL_METRICS, METRICS, known_metrics, wilson
 from debias_zoo.trial import Result
 
-from .formats import FORMATS as FORMATS
-from .latex import to_latex
-from .markdown import to_markdown
 from .published import find
 from .ranking import ranks
-from .records import to_csv, to_json
 from .rows import LEVELS, Block, Row, Table, Value
+from .selection import DEFAULT
 from .settings import Setting, data_of, describe, differences, key_of, order_of, setting_of
 
 
@@ -27,6 +24,8 @@ def build_table(
     methods: Sequence[str] | None = None,
     problems: Iterable[str] = (),
     split: str | None = None,
+    metrics: Sequence[str] = METRICS,
+    selection: str = DEFAULT,
 ) -> Table:
     """The table of ``results``; it does not depend on their order.
 
@@ -34,10 +33,12 @@ def build_table(
     ``problems``.
 
     Args:
-        results: of any number of methods, data sets, settings and seeds.
+        results: of any number of methods, data sets, settings and seeds, with the numbers that ``selection`` chose.
         methods: only these, within a level of supervision in this order; None: all, by name.
         problems: of the store: trials that failed, are unfinished or damaged.
         split: what to show; None: ``test``, or a result's last split that is not for training or validation.
+        metrics: what people see; programs get all.
+        selection: name of the rule, as in ``selection.py``.
     """
     told = list(dict.fromkeys(problems))
     results = list(results) if methods is None else _of_methods(results, methods, told)
@@ -47,7 +48,7 @@ def build_table(
         key = (trial.dataset, trial.method, key_of(setting_of(trial, measured)))
         cells.setdefault(key, []).append((result, measured))
     rows = [_row(_one_a_seed([result for result, _ in cell], told), cell[0][1]) for cell in cells.values()]
-    return Table(tuple(_blocks(rows, list(methods or ()))), tuple(told))
+    return Table(tuple(_blocks(rows, list(methods or ()))), tuple(told), known_metrics(metrics), selection)
 
 
 def _of_methods(results: Iterable[Result], methods: Sequence[str], told: list[str]) -> list[Result]:
@@ -70,7 +71,7 @@ def _with_split(results: Iterable[Result], split: str | None, told: list[str]) -
         raise unknown("split", split, known, "these were evaluated")
     shown = []
     for result in results:
-        found = split or _test_split(result.metrics)
+        found = split or shown_split(result.metrics)
         if found in result.metrics:
             shown.append((result, found))
         else:
@@ -79,7 +80,8 @@ def _with_split(results: Iterable[Result], split: str | None, told: list[str]) -
     return shown
 
 
-def _test_split(splits: Iterable[str]) -> str:
+def shown_split(splits: Iterable[str]) -> str:
+    """The split that is shown where none is named: ``test``, or the last that is not for training or validation."""
     tests = [name for name in splits if not name.startswith(("train", "val"))]
     return "test" if "test" in tests or not tests else tests[-1]
 
@@ -101,9 +103,10 @@ def _row(results: list[Result], split: str) -> Row:
         trial=trial,
         split=split,
         fields=setting_of(trial, split),
-        seeds=tuple(result.trial.seed for result in results),
+        results=tuple(results),
         seconds=statistics.fmean(seconds) if seconds else None,
-        values={metric: _value([result.metrics[split].get(metric) for result in results]) for metric in METRICS},
+        values={metric: _value([result.metrics[split].get(metric) for result in results]) for metric in ALL_METRICS},
+        worst=_worst([result.metrics[split] for result in results]),
         published=find(trial.method, trial.dataset, trial.params) if split == "test" else None,
     )
 
@@ -113,6 +116,15 @@ def _value(numbers: Sequence[float | None]) -> Value | None:
     if len(known) < len(numbers):
         return None
     return Value(statistics.mean(known), statistics.stdev(known) if len(known) > 1 else None)
+
+
+def _worst(metrics: Sequence[Mapping[str, float | None]]) -> tuple[float, float] | None:
+    """The interval of the worst groups of all seeds, their images taken together."""
+    pairs = [(found.get("worst_group"), found.get("worst_n")) for found in metrics]
+    known = [(share, n) for share, n in pairs if share is not None and n]
+    if len(known) < len(pairs):
+        return None
+    return wilson(sum(share * n for share, n in known), sum(n for _, n in known))
 
 
 def _blocks(rows: list[Row], methods: list[str]) -> list[Block]:
@@ -157,7 +169,7 @@ def _titles(firsts: list[Row]) -> list[str]:
 
 def _ranked(rows: list[Row]) -> list[Row]:
     """The rows with the best and the second best mean of each metric marked."""
-    for metric in METRICS:
+    for metric in ALL_METRICS:
         means = [value.mean if (value := row.values[metric]) else None for row in rows]
         rows = [_marked(row, metric, rank) for row, rank in zip(rows, ranks(metric, means), strict=True)]
     return rows
@@ -166,21 +178,3 @@ def _ranked(rows: list[Row]) -> list[Row]:
 def _marked(row: Row, metric: str, rank: int | None) -> Row:
     value = row.values[metric]
     return replace(row, values={**row.values, metric: value and replace(value, rank=rank)})
-
-
-def render(table: Table, form: str, standalone: bool = False) -> str:
-    """The table as text in one of ``FORMATS``; ``standalone``: a whole LaTeX document.
-
-    For a terminal, print ``terminal.render_rich(table)`` instead: text has no bold.
-    """
-    if form not in FORMATS:
-        raise unknown("format", form, FORMATS)
-    if standalone and form != "latex":
-        raise ZooError(f"format {form!r} has no standalone form; only 'latex' has: leave --standalone out")
-    if form == "latex":
-        return to_latex(table, standalone)
-    if form == "rich":
-        from .terminal import to_text  # rich is not needed by the others
-
-        return to_text(table)
-    return {"markdown": to_markdown, "csv": to_csv, "json": to_json}[form](table)

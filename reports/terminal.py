@@ -12,10 +12,8 @@ from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
 
-from debias_zoo.metrics import METRICS
-
 from .caption import Notes, caption
-from .cells import NOTHING, TITLES, percent, published_cell, whole_or_tenth
+from .cells import NOTHING, WORST, cells, percent, titles, whole_or_tenth
 from .rows import LEVELS, Block, Row, Table, Value
 
 _BEST, _SECOND = "*", "°"
@@ -30,13 +28,16 @@ _NARROW_TITLES = {
     "Bias-aligned": "Bias-\naligned",
     "Bias-conflicting": "Bias-\nconfl.",
     "Worst-group": "Worst-\ngroup",
+    WORST: "Worst\n95 %",
+    "Train-weighted": "Train-\nweigh.",
+    "Worst-group ECE": "Worst\nECE",
     "Supervision": "Super-\nvision",
     "Seconds": "Sec-\nonds",
 }
 
 _NARROW_LEVELS = dict(zip(LEVELS, ("none", "select", "train"), strict=True))
 
-_DISPENSABLE = ("Seconds", "Gap", "Published", "Bias-aligned", "Unbiased", "Bias-conflicting")
+_DISPENSABLE = ("Seconds", WORST, "Gap", "Published", "Bias-aligned", "Unbiased", "Bias-conflicting")
 """Columns that are left out, in this order, where even the narrow form does not fit."""
 
 _LAYOUTS = ((False, 2, 0), (True, 1, 0), *((True, 0, left_out) for left_out in range(len(_DISPENSABLE) + 1)))
@@ -72,10 +73,7 @@ class TerminalTable:
             yield Text("\n").join(Text(line).wrap(console, min(max(width, _LEGIBLE), options.max_width)))
 
     def _titles(self) -> list[str]:
-        titles = ["Method", *TITLES.values(), "Supervision", "Seconds"]
-        if self.table.has_published:
-            titles.insert(2, "Published")
-        return titles
+        return ["Method", *titles(self.table), "Supervision", "Seconds"]
 
     def _grid(self, block: Block, plain: bool, narrow: bool, gap: int, left_out: list[str]) -> Grid:
         grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
@@ -86,15 +84,18 @@ class TerminalTable:
             grid.add_column(Text(text), justify="left" if left else "right", no_wrap=not left, overflow="fold")
         for level, rows in block.groups():
             for row in rows:
-                cells = itertools.compress(self._cells(row, level, plain, narrow), kept)
-                grid.add_row(*cells, end_section=row is rows[-1])
+                shown = itertools.compress(self._cells(row, level, plain, narrow), kept)
+                grid.add_row(*shown, end_section=row is rows[-1])
         return grid
 
     def _cells(self, row: Row, level: str, plain: bool, narrow: bool) -> list[Text]:
-        cells = [self._name(row, narrow), *[_value(row.values[metric], plain, narrow) for metric in METRICS]]
-        if self.table.has_published:
-            cells.insert(2, Text(published_cell(row.published)))
-        return [*cells, Text(_NARROW_LEVELS[level] if narrow else level), Text(whole_or_tenth(row.seconds))]
+        numbers = cells(self.table, row, lambda value: _value(value, plain, narrow), Text)
+        return [
+            self._name(row, narrow),
+            *numbers,
+            Text(_NARROW_LEVELS[level] if narrow else level),
+            Text(whole_or_tenth(row.seconds)),
+        ]
 
     def _name(self, row: Row, narrow: bool) -> Text:
         name = self._notes.name(row)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from debias_zoo.grid import Request, build_grid
-from debias_zoo.reports.table import build_table, render
+from debias_zoo.reports.report import render
+from debias_zoo.reports.table import build_table
 from debias_zoo.store import read_results
 from debias_zoo.trial import Result
 

@@ -14,7 +14,8 @@ import json
 import shutil
 from pathlib import Path
 
-from debias_zoo.reports.table import build_table, render
+from debias_zoo.reports.report import render
+from debias_zoo.reports.table import build_table
 from debias_zoo.store import read_results
 from debias_zoo.trial import Result
 

@@ -12,8 +12,9 @@ import pytest
 from made_results import make_seeds, paper_table
 
 from debias_zoo.reports.latex_text import escape
+from debias_zoo.reports.report import render
 from debias_zoo.reports.rows import Table
-from debias_zoo.reports.table import build_table, render
+from debias_zoo.reports.table import build_table
 
 GOLDEN = r"""
 \midrule

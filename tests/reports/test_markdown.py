@@ -6,7 +6,8 @@ import pytest
 from made_results import make_seeds, paper_table
 
 from debias_zoo.reports.markdown import escape
-from debias_zoo.reports.table import build_table, render
+from debias_zoo.reports.report import render
+from debias_zoo.reports.table import build_table
 
 GOLDEN = """\
 | Method | Accuracy | Published | Unbiased | Bias-aligned | Bias-conflicting | Worst-group | Gap | Supervision | Seconds |

@@ -12,7 +12,8 @@ from made_results import make_result, make_seeds, paper_table
 
 from debias_zoo.metrics import METRICS
 from debias_zoo.reports.records import COLUMNS
-from debias_zoo.reports.table import build_table, render
+from debias_zoo.reports.report import render
+from debias_zoo.reports.table import build_table
 from debias_zoo.trial import Result, Supervision
 
 

@@ -14,9 +14,11 @@ from made_results import SEES_BIAS, TRAINING, make_result, make_seeds, make_tria
 from debias_zoo.errors import ZooError
 from debias_zoo.metrics import METRICS
 from debias_zoo.protocol import Settings
+from debias_zoo.reports.formats import FORMATS
 from debias_zoo.reports.ranking import ranks
+from debias_zoo.reports.report import render
 from debias_zoo.reports.rows import LEVELS, Row, Table
-from debias_zoo.reports.table import FORMATS, build_table, render
+from debias_zoo.reports.table import build_table
 from debias_zoo.trial import Result, Supervision, Trial
 
 

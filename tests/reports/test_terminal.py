@@ -9,8 +9,9 @@ import pytest
 from made_results import make_seeds, paper_table
 from rich.console import Console
 
+from debias_zoo.reports.report import render
 from debias_zoo.reports.rows import Table
-from debias_zoo.reports.table import build_table, render
+from debias_zoo.reports.table import build_table
 from debias_zoo.reports.terminal import render_rich
 
 TITLES = ("Method", "Accuracy", "Published", "Unbiased", "Bias-aligned", "Bias-conflicting", "Worst-group", "Gap")

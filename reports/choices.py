@@ -1,0 +1,71 @@
+"""Selection rules side by side: what each would have reported from the same runs, and what it loses to the oracle."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from debias_zoo.errors import ZooError
+from debias_zoo.metrics import goodness
+from debias_zoo.store import Run
+
+from .cells import NOTHING, TITLES, percent, spread
+from .rows import Row, Table
+from .selection import RULES, Epochs, Rule, select
+from .sheets import Cell, Column, Section, Sheet
+
+
+def choices_sheet(table: Table, runs: Mapping[str, Run], rules: Sequence[Rule], metric: str) -> Sheet:
+    """One metric under several rules.
+
+    Args:
+        table: of the last epochs, whose rows are shown.
+        runs: by identity.
+        rules: the columns.
+        metric: that is shown; the oracle is its best epoch.
+    """
+    told: list[str] = []
+    columns = [Column("method", "Method", text=True), *[Column(rule.name, rule.name) for rule in rules]]
+    sections = []
+    for block in table.blocks:
+        rows = [_row(row, runs, rules, metric, told) for row in block.rows]
+        sections.append(Section(block.title if len(table.blocks) > 1 else "", tuple(rows)))
+    reads = "; ".join(f"{rule.name}: {rule.about}, reads {rule.reads}" for rule in rules)
+    notes = (
+        f"{reads}.",
+        "In brackets the regret: how many points the oracle, the best eligible epoch on the shown split, has more.",
+        "Eligible are the epochs of the last stage; no number where a run has no such split or no bias labels there.",
+    )
+    title = f"{TITLES[metric]} under {len(rules)} selection rules, in per cent"
+    return Sheet("selection", title, tuple(columns), tuple(sections), notes, tuple(dict.fromkeys(told)))
+
+
+def _row(row: Row, runs: Mapping[str, Run], rules: Sequence[Rule], metric: str, told: list[str]) -> tuple[Cell, ...]:
+    name = Cell(row.name, {"": row.method, "setting": row.setting, "seeds": list(row.seeds)})
+    try:
+        epochs = [Epochs(runs[result.identity]) for result in row.results]
+    except ZooError as error:
+        told.append(str(error))
+        return (name, *[Cell(NOTHING) for _ in rules])
+    best = [_value(found, RULES["oracle"], row.split, metric) for found in epochs]
+    return (name, *[_cell(epochs, rule, row.split, metric, best) for rule in rules])
+
+
+def _value(epochs: Epochs, rule: Rule, split: str, metric: str) -> float | None:
+    result = select(epochs, rule, split, metric)
+    return None if result is None else result.metrics[split].get(metric)
+
+
+def _cell(epochs: Sequence[Epochs], rule: Rule, split: str, metric: str, best: Sequence[float | None]) -> Cell:
+    """Mean, spread and mean regret over seeds; nothing where the rule cannot be asked of each of them."""
+    values = [_value(found, rule, split, metric) for found in epochs]
+    pairs = [(value, top) for value, top in zip(values, best, strict=True) if value is not None and top is not None]
+    if not pairs or len(pairs) < len(values):
+        return Cell(NOTHING)
+    mean = statistics.mean(value for value, _ in pairs)
+    std = statistics.stdev(value for value, _ in pairs) if len(pairs) > 1 else None
+    regret = statistics.mean(goodness(metric, top) - goodness(metric, value) for value, top in pairs)
+    chosen = [found.chosen(rule, split, metric) for found in epochs]
+    value = {"mean": mean, "std": std, "regret": regret, "epochs": chosen}
+    lost = "" if rule.name == "oracle" else f" ({percent(regret)})"
+    return Cell(f"{percent(mean)}{spread(std)}{lost}", value)

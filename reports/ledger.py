@@ -1,0 +1,104 @@
+"""The ledger of reproduction: every published number beside ours, with the difference, a verdict and the command."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from .cells import NOTHING, TITLES, UNREAD, percent, spread
+from .published import Published, published
+from .rows import Block, Row, Table
+from .sheets import Cell, Column, Section, Sheet
+
+LEAST = 0.02
+"""A difference up to this, in fractions, is a match whatever the spreads say: papers print few seeds."""
+
+_COLUMNS = (
+    Column("method", "Method", text=True),
+    Column("metric", "Metric", text=True),
+    Column("published", "Published"),
+    Column("ours", "Ours"),
+    Column("n", "n"),
+    Column("difference", "Difference"),
+    Column("verdict", "Verdict", text=True),
+    Column("source", "Source", below=True),
+    Column("command", "Command", below=True),
+)
+
+
+def ledger_sheet(table: Table) -> Sheet:
+    """Published numbers of every method of the table, and those of its data sets that no run answers yet."""
+    sections = []
+    for block in table.blocks:
+        rows = [*_answered(block), *_open(block)]
+        if rows:
+            sections.append(Section(block.title, tuple(rows)))
+    notes = (
+        f"Ours: the {table.selection} epoch, mean ± sample standard deviation over n seeds; difference in points.",
+        f"matches: the difference is at most twice both spreads together, or {100 * LEAST:.0f} points; else lower or "
+        "higher.",
+        "setting differs: not run under --protocol paper, or with deviations from the paper that its recipe lists.",
+        f"{UNREAD}: not read in the paper itself.",
+    )
+    return Sheet("ledger", "Published numbers and ours", _COLUMNS, tuple(sections), notes, table.problems)
+
+
+def _answered(block: Block) -> Iterator[tuple[Cell, ...]]:
+    for row in block.rows:
+        for number in published():
+            if number.method == row.method and belongs(number, row):
+                yield _row(row, number)
+
+
+def _open(block: Block) -> Iterator[tuple[Cell, ...]]:
+    """What papers say of this data and no run of the block answers."""
+    first = block.rows[0]
+    there = {row.method for row in block.rows}
+    for number in published():
+        if number.method not in there and belongs(number, first):
+            command = first.trial.model_copy(update={"method": number.method, "options": (), "needs": {}}).command()
+            yield _cells(number.method, number, None, "", "", "not run", command)
+
+
+def belongs(number: Published, row: Row) -> bool:
+    """Whether a published number is of the row's data, in its parameters, and of the split it shows."""
+    return (
+        number.dataset == row.dataset
+        and number.belongs_to({"split": row.split, **row.trial.params})
+        and ("split" in number.setting or row.split == "test")
+    )
+
+
+def _row(row: Row, number: Published) -> tuple[Cell, ...]:
+    value = row.values[number.metric]
+    mean, std = (value.mean, value.std) if value else (None, None)
+    verdict = _verdict(row, number, mean, std)
+    return _cells(row.name, number, mean, spread(std), str(len(row.seeds)), verdict, row.trial.command(row.seeds))
+
+
+def _verdict(row: Row, number: Published, mean: float | None, std: float | None) -> str:
+    if mean is None:
+        return "no number"
+    difference = mean - number.mean
+    allowed = max(LEAST, 2 * math.hypot(std or 0.0, number.std or 0.0))
+    word = "matches" if abs(difference) <= allowed else "lower" if difference < 0 else "higher"
+    exact = row.trial.protocol == "paper" and not row.trial.deviations
+    return word if exact else f"{word}; setting differs"
+
+
+def _cells(
+    name: str, number: Published, mean: float | None, std: str, n: str, verdict: str, command: str
+) -> tuple[Cell, ...]:
+    difference = None if mean is None else mean - number.mean
+    paper = f"{percent(number.mean)}{spread(number.std)}{'' if number.verified else UNREAD}"
+    return (
+        Cell(name, {"": number.method, "verified": number.verified}),
+        Cell(TITLES[number.metric], number.metric),
+        Cell(paper, {"": number.mean, "std": number.std, "n": number.n}),
+        Cell(NOTHING if mean is None else f"{percent(mean)}{std}", mean),
+        Cell(n or NOTHING, int(n) if n else None),
+        Cell(NOTHING if difference is None else f"{100 * difference:+.2f}", difference),
+        Cell(verdict, verdict),
+        Cell(number.source, number.source),
+        Cell(command, command),
+    )
