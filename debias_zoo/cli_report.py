@@ -80,7 +80,7 @@ def report(
     if form == "html":
         from .reports.page import to_html
 
-        _write(to_html(found, problems, asked), output)
+        _write(to_html(found, problems, asked, runs), output)
         return
     made = make_report(found, problems, asked)
     if figure is not None:

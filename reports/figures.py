@@ -122,6 +122,8 @@ def group_maps(
 
     Args:
         accuracies: for each method, fractions (classes, biases), NaN where there is no image.
+        classes: names of the labels.
+        biases: names of the bias attribute's values.
         aligned: for each class, the biases that are bias-aligned with it.
     """
     columns = min(4, len(accuracies))

@@ -84,7 +84,7 @@ class Epochs:
                 f"{run.result.schema_version}): only its last epoch can be shown"
             )
         self.run = run
-        self._groups: Groups = run.result.groups
+        self.groups: Groups = run.result.groups
         self._predictions = run.predictions()
         self._known: dict[tuple[str, int], Metrics] = {}
         count = min(len(found.classes) for found in self._predictions.values())
@@ -100,7 +100,7 @@ class Epochs:
         """All metrics of one split after one epoch, counted from 0 over all stages."""
         key = (split, epoch)
         if key not in self._known:
-            self._known[key] = measure(self._predictions[split], self._groups, epoch)
+            self._known[key] = measure(self._predictions[split], self.groups, epoch)
         return self._known[key]
 
     def all_metrics(self, epoch: int) -> dict[str, Metrics]:
