@@ -23,6 +23,7 @@ from .assembly import build_method, dataset_of
 from .dataset import Card, Split
 from .engine import Engine
 from .errors import ZooError
+from .method import Method, Task
 from .metrics import group_metrics
 from .registry import load_method
 from .store import Folder
@@ -77,7 +78,7 @@ def _train(trial: Trial, folder: Folder, out: Path, device: str, root: Path | No
         folder.save_curves(state["progress"]["curves"])
 
     def trainer() -> Trainer:
-        method = make_method(trial, train, out, device)
+        method = make_method(trial, train, out)
         engine = Engine(method, device, trial.precision)
         plans = plan_stages(method, trial.settings, trial.stages)
         return Trainer(engine, plans, train, evals, trial.seed, save, report)
@@ -98,34 +99,45 @@ def _train(trial: Trial, folder: Folder, out: Path, device: str, root: Path | No
 def load_splits(trial: Trial, root: Path | None) -> tuple[Split, dict[str, Split]]:
     """The training split and the evaluated ones, cut to the trial's limits."""
     data = dataset_of(trial)
-    train = data.load(root, "train").head(trial.train_limit)
     evals = {name: data.load(root, name).head(trial.eval_limit) for name in data.card.eval_splits}
-    return train, evals
+    return load_train(trial, root), evals
 
 
-def make_method(trial: Trial, train: Split, out: Path, device: str = "cpu") -> Any:
-    """The trial's method with its initial weights, its teachers read from their finished trials."""
-    card = dataset_of(trial).card
-    teachers = {role: _teacher(needed, train, card, out, device) for role, needed in trial.needs.items()}
-    return build_method(trial, _task(trial, train, card), teachers)
+def load_train(trial: Trial, root: Path | None) -> Split:
+    """The training split, cut to the trial's limit."""
+    return dataset_of(trial).load(root, "train").head(trial.train_limit)
 
 
-def _task(trial: Trial, train: Split, card: Card) -> Any:
-    sees = load_method(trial.method).sees_bias
-    return task_of(train, len(card.classes), len(card.biases), card.bias_parts, card.bias_map, sees)
+def make_method(trial: Trial, train: Split, out: Path) -> Method:
+    """The trial's method with its initial weights, its teachers read from their finished trials below ``out``."""
+    teachers = {role: _teacher(needed, train, out) for role, needed in trial.needs.items()}
+    return build_method(trial, _task(trial, train), teachers)
 
 
-def _teacher(trial: Trial, train: Split, card: Card, out: Path, device: str) -> Any:
-    """A finished trial's network, frozen, in eval mode."""
+def trained_method(trial: Trial, train: Split, folder: Path) -> Method:
+    """The method of a finished trial, frozen, in eval mode; its teachers are read from their own finished trials.
+
+    train: the training split it had. folder: the trial's, in its place below ``--out``.
+    """
     from safetensors.torch import load_file
 
-    path = out / trial.folder / "model.safetensors"
-    if not path.exists():
-        raise ZooError(f"{trial.label} is needed as a teacher but is not finished ({path} is missing)")
-    teachers = {role: _teacher(needed, train, card, out, device) for role, needed in trial.needs.items()}
-    method = build_method(trial, _task(trial, train, card), teachers)
-    method.load_state_dict(load_file(path))
+    untold = trial.model_copy(update={"weights": ""})  # nothing is left of the initial weights: they need not be here
+    method = make_method(untold, train, folder.parents[2])
+    method.load_state_dict(load_file(folder / "model.safetensors"))
     return method.eval().requires_grad_(False)
+
+
+def _teacher(trial: Trial, train: Split, out: Path) -> Method:
+    folder = out / trial.folder
+    if not (folder / "model.safetensors").exists():
+        missing = folder / "model.safetensors"
+        raise ZooError(f"{trial.label} is needed as a teacher but is not finished ({missing} is missing)")
+    return trained_method(trial, train, folder)
+
+
+def _task(trial: Trial, train: Split) -> Task:
+    card, sees = dataset_of(trial).card, load_method(trial.method).sees_bias
+    return task_of(train, len(card.classes), len(card.biases), card.bias_parts, card.bias_map, sees)
 
 
 def _result(trial: Trial, fit: Fit, train: Split, evals: Mapping[str, Split], device: str) -> Result:
@@ -159,9 +171,9 @@ def groups_of(card: Card, train: Split) -> Groups:
 
 
 def _cost(fit: Fit, device: str) -> dict[str, float]:
-    method: Any = fit.method
-    net = sum(p.numel() for p in method.net.parameters()) if hasattr(method, "net") else 0
-    total = sum(p.numel() for p in method.parameters())
+    deployed = fit.method.deployed()
+    net = sum(p.numel() for p in deployed.parameters()) if deployed is not None else 0
+    total = sum(p.numel() for p in fit.method.parameters())
     return {
         "parameters": float(total),
         "extra_parameters": float(total - net),
