@@ -68,6 +68,7 @@ def cli() -> None:
 )
 @click.option("--pretrained", is_flag=True, help="The backbone starts from timm's pretrained weights.")
 @click.option("--skip-corrupt", is_flag=True, help="Leave out images that cannot be decoded, instead of stopping.")
+@click.option("--track", multiple=True, metavar="NAME", help="Show the curves there too: tensorboard; repeatable.")
 @mendable
 def run(**options: Any) -> None:
     """Train and compare methods; what is finished is not done again, what was killed is resumed."""

@@ -8,7 +8,7 @@ import resource
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from .method import Method, Task
 from .metrics import group_metrics
 from .registry import load_method
 from .store import Folder
+from .tracking import Tracked, Tracking
 from .trainer import Fit, Trainer, UnfitCheckpointError, plan_stages, task_of
 from .trial import Groups, Result, Trial
 
@@ -41,8 +42,11 @@ def run_trial(
     root: Path | None = None,
     report: Report | None = None,
     warn: Callable[[str], None] = lambda text: None,
+    track: Sequence[str] = (),
 ) -> Result:
     """Run a trial, resume it, or only read its result; ``report`` is told how it goes about once a second.
+
+    The trackers called ``track`` are told each epoch, as in ``tracking.py``.
 
     Raises:
         ZooError: what went wrong, also written to ``error.txt``.
@@ -53,7 +57,8 @@ def run_trial(
             return result
         folder.start(trial)
         try:
-            return _train(trial, folder, out, device, root, report)
+            with Tracking(track, Tracked.of(trial, folder.path), warn) as tracking:
+                return _train(trial, folder, out, device, root, report, tracking)
         except ZooError as error:
             _note_failure(folder, str(error))
             raise
@@ -69,13 +74,16 @@ def _note_failure(folder: Folder, text: str) -> None:
         folder.fail(text)
 
 
-def _train(trial: Trial, folder: Folder, out: Path, device: str, root: Path | None, report: Report | None) -> Result:
+def _train(
+    trial: Trial, folder: Folder, out: Path, device: str, root: Path | None, report: Report | None, tracking: Tracking
+) -> Result:
     _reset_peak(device)
     train, evals = load_splits(trial, root)
 
     def save(state: dict[str, Any]) -> None:
         folder.save_checkpoint(state)
         folder.save_curves(state["progress"]["curves"])
+        tracking.feed(state["progress"]["curves"])
 
     def trainer() -> Trainer:
         method = make_method(trial, train, out)
@@ -91,6 +99,7 @@ def _train(trial: Trial, folder: Folder, out: Path, device: str, root: Path | No
         current = trainer()
         fit = current.fit()
     folder.save_curves(fit.curves)
+    tracking.feed(fit.curves)
     result = _result(trial, fit, train, evals, device)
     folder.finish(result, _arrays(fit, evals), fit.method.state_dict())
     return result
