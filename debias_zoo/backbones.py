@@ -123,6 +123,14 @@ class Backbone(nn.Module):
         last, maps = self.model.forward_intermediates(self.normalize(image), indices=[index])
         return self._pool(last), maps[-1]
 
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """The maps after all stages, (B, C_k, H_k, W_k) each, of one pass."""
+        self.passes += 1
+        found: list[Tensor] = self.model.forward_intermediates(
+            self.normalize(image), indices=list(range(self.taps)), intermediates_only=True
+        )
+        return found
+
     def tap_index(self, stage: int | None = None) -> int:
         """The 0-based index of a tap; None: the middle one (after conv2 of LNL's net, layer2 of a ResNet)."""
         if stage is None:

@@ -11,6 +11,7 @@ import click
 
 from . import __version__
 from .cli_data import data
+from .cli_probe import probe
 from .cli_report import report
 from .cli_shared import data_root, mendable
 
@@ -67,6 +68,7 @@ def cli() -> None:
 )
 @click.option("--pretrained", is_flag=True, help="The backbone starts from timm's pretrained weights.")
 @click.option("--skip-corrupt", is_flag=True, help="Leave out images that cannot be decoded, instead of stopping.")
+@click.option("--track", multiple=True, metavar="NAME", help="Show the curves there too: tensorboard; repeatable.")
 @mendable
 def run(**options: Any) -> None:
     """Train and compare methods; what is finished is not done again, what was killed is resumed."""
@@ -121,6 +123,7 @@ def check(name: str, as_json: bool) -> None:
 
 
 cli.add_command(data)
+cli.add_command(probe)
 cli.add_command(report)
 
 

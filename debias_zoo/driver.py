@@ -20,6 +20,7 @@ from .progress import full_name, make_view
 from .reports.table import build_table
 from .reports.terminal import render_rich
 from .store import Folder, check_writable
+from .tracking import check_trackers
 from .trial import Result, Trial
 from .weights import PRETRAINED
 
@@ -42,11 +43,13 @@ def drive(
     weights: Path | None = None,
     pretrained: bool = False,
     skip_corrupt: bool = False,
+    track: Sequence[str] = (),
     console: Console | None = None,
 ) -> int:
     """Run a comparison as the options of ``debias-zoo run`` say; returns the exit code."""
     console = console or Console()
     device = pick_device(device)
+    trackers = check_trackers(track)
     request = Request(
         methods=list(dict.fromkeys(piece.strip() for piece in methods.split(",") if piece.strip())),
         datasets=datasets,
@@ -73,7 +76,7 @@ def drive(
         todo.sort(key=lambda trial: (_rank(request, trial), -seconds[trial.identity]))
         _announce(console, request, grid, todo, [seconds[t.identity] for t in todo], slots, threads, device, out)
         try:
-            errors = _execute(console, todo, LocalExecutor(slots, threads, out, device, root))
+            errors = _execute(console, todo, LocalExecutor(slots, threads, out, device, root, trackers))
         except KeyboardInterrupt:
             _say(console, "interrupted; what is finished is kept: the same command goes on from there")
             return INTERRUPTED

@@ -73,7 +73,7 @@ def _but_seed(trial: Trial) -> str:
 def _time(trial: Trial, out: Path, train: Split, evals: dict[str, Split], device: str) -> float:
     if trial.needs:
         return 0.0  # its teacher is not trained yet, so it cannot be built
-    method = make_method(trial, train, out, device)
+    method = make_method(trial, train, out)
     engine = Engine(method, device, trial.precision)
     split = DeviceSplit(train, engine.device, method.sees_bias)
     plans = plan_stages(method, trial.settings, trial.stages)

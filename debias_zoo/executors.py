@@ -48,11 +48,20 @@ class LocalExecutor:
     """Runs trials in ``slots`` long-lived worker processes of ``threads`` threads each.
 
     Args:
-        out: the store. device: as for torch. root: where downloaded data lie.
+        out: the store. device: as for torch. root: where downloaded data lie. track: names of trackers.
     """
 
-    def __init__(self, slots: int, threads: int, out: Path, device: str = "cpu", root: Path | None = None) -> None:
+    def __init__(
+        self,
+        slots: int,
+        threads: int,
+        out: Path,
+        device: str = "cpu",
+        root: Path | None = None,
+        track: Sequence[str] = (),
+    ) -> None:
         self.slots, self.threads, self.out, self.device, self.root = slots, threads, out, device, root
+        self.track = list(track)
         self._events: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
         self._workers: list[_Worker] = []
 
@@ -162,6 +171,7 @@ class LocalExecutor:
             "out": str(self.out),
             "device": self.device,
             "root": str(self.root) if self.root is not None else None,
+            "track": self.track,
         }
         assert worker.process.stdin is not None
         try:

@@ -329,6 +329,15 @@ class Method(nn.Module):
         """Other trials whose frozen network this method is handed, by role; those of ``teachers`` by default."""
         return {role: Need(method) for role, method in cls.teachers.items()}
 
+    def deployed(self) -> Backbone | None:
+        """The backbone that predicts; ``self.net`` where that is one.
+
+        What is left of the bias is read at its taps, and the parameters of all others are extra. A method that predicts
+        with another one overrides this; None: no backbone predicts, and there are no taps.
+        """
+        net = getattr(self, "net", None)
+        return net if isinstance(net, Backbone) else None
+
     def features(self, image: Tensor) -> Tensor:
         """(B, d): what the last layer reads. image: (B, C, H, W) in [0, 1]."""
         return self.net.features(image)

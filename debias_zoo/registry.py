@@ -1,4 +1,5 @@
-"""Names of methods and data sets, found through entry points; built-in ones come in by the same door as plugins.
+"""Names of methods, data sets and trackers, found through entry points: built-in ones come in by the same door as
+plugins.
 
 Facts for listings are read from the source with ``ast``, so that ``list`` and ``show`` import no torch. In a checkout
 the entry points are read from its ``pyproject.toml``: a new line there counts without installing again.
@@ -22,11 +23,13 @@ from .errors import ZooError, unknown
 if TYPE_CHECKING:
     from .dataset import BiasDataset
     from .method import Method
+    from .tracking import Tracker
 
-GROUPS = {"method": "debias_zoo.methods", "dataset": "debias_zoo.datasets"}
+GROUPS = {"method": "debias_zoo.methods", "dataset": "debias_zoo.datasets", "tracker": "debias_zoo.trackers"}
 _BASE_FACTS: dict[str, dict[str, Any]] = {
     "method": {"version": 1, "sees_bias": False, "needs_val_bias": False, "knows_bias_kind": False, "min_batch": 2},
     "dataset": {"version": 1},
+    "tracker": {},
 }
 
 
@@ -49,7 +52,7 @@ class Entry:
 
 @lru_cache(maxsize=4)
 def entries(kind: str) -> dict[str, Entry]:
-    """All registered names of a kind ("method" or "dataset"), in the order of their declaration."""
+    """All registered names of a kind ("method", "dataset" or "tracker"), in the order of their declaration."""
     found: dict[str, Entry] = {}
     for point, origin in _points(GROUPS[kind]):
         if point.name in found and found[point.name].target != point.value:
@@ -70,6 +73,11 @@ def load_method(name: str) -> type[Method]:
 def load_dataset(name: str) -> type[BiasDataset]:
     """The class of a data set."""
     return cast("type[BiasDataset]", _load("dataset", name))
+
+
+def load_tracker(name: str) -> type[Tracker]:
+    """The class of a tracker."""
+    return cast("type[Tracker]", _load("tracker", name))
 
 
 def entry(kind: str, name: str) -> Entry:
@@ -110,6 +118,10 @@ def _base(kind: str) -> type:
         from .dataset import BiasDataset
 
         return BiasDataset
+    if kind == "tracker":
+        from .tracking import Tracker
+
+        return Tracker
     from .method import Method
 
     return Method

@@ -8,7 +8,7 @@ import resource
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -23,9 +23,11 @@ from .assembly import build_method, dataset_of
 from .dataset import Card, Split
 from .engine import Engine
 from .errors import ZooError
+from .method import Method, Task
 from .metrics import group_metrics
 from .registry import load_method
 from .store import Folder
+from .tracking import Tracked, Tracking
 from .trainer import Fit, Trainer, UnfitCheckpointError, plan_stages, task_of
 from .trial import Groups, Result, Trial
 
@@ -40,8 +42,11 @@ def run_trial(
     root: Path | None = None,
     report: Report | None = None,
     warn: Callable[[str], None] = lambda text: None,
+    track: Sequence[str] = (),
 ) -> Result:
     """Run a trial, resume it, or only read its result; ``report`` is told how it goes about once a second.
+
+    The trackers called ``track`` are told each epoch, as in ``tracking.py``.
 
     Raises:
         ZooError: what went wrong, also written to ``error.txt``.
@@ -52,7 +57,8 @@ def run_trial(
             return result
         folder.start(trial)
         try:
-            return _train(trial, folder, out, device, root, report)
+            with Tracking(track, Tracked.of(trial, folder.path), warn) as tracking:
+                return _train(trial, folder, out, device, root, report, tracking)
         except ZooError as error:
             _note_failure(folder, str(error))
             raise
@@ -68,16 +74,19 @@ def _note_failure(folder: Folder, text: str) -> None:
         folder.fail(text)
 
 
-def _train(trial: Trial, folder: Folder, out: Path, device: str, root: Path | None, report: Report | None) -> Result:
+def _train(
+    trial: Trial, folder: Folder, out: Path, device: str, root: Path | None, report: Report | None, tracking: Tracking
+) -> Result:
     _reset_peak(device)
     train, evals = load_splits(trial, root)
 
     def save(state: dict[str, Any]) -> None:
         folder.save_checkpoint(state)
         folder.save_curves(state["progress"]["curves"])
+        tracking.feed(state["progress"]["curves"])
 
     def trainer() -> Trainer:
-        method = make_method(trial, train, out, device)
+        method = make_method(trial, train, out)
         engine = Engine(method, device, trial.precision)
         plans = plan_stages(method, trial.settings, trial.stages)
         return Trainer(engine, plans, train, evals, trial.seed, save, report)
@@ -90,6 +99,7 @@ def _train(trial: Trial, folder: Folder, out: Path, device: str, root: Path | No
         current = trainer()
         fit = current.fit()
     folder.save_curves(fit.curves)
+    tracking.feed(fit.curves)
     result = _result(trial, fit, train, evals, device)
     folder.finish(result, _arrays(fit, evals), fit.method.state_dict())
     return result
@@ -98,34 +108,45 @@ def _train(trial: Trial, folder: Folder, out: Path, device: str, root: Path | No
 def load_splits(trial: Trial, root: Path | None) -> tuple[Split, dict[str, Split]]:
     """The training split and the evaluated ones, cut to the trial's limits."""
     data = dataset_of(trial)
-    train = data.load(root, "train").head(trial.train_limit)
     evals = {name: data.load(root, name).head(trial.eval_limit) for name in data.card.eval_splits}
-    return train, evals
+    return load_train(trial, root), evals
 
 
-def make_method(trial: Trial, train: Split, out: Path, device: str = "cpu") -> Any:
-    """The trial's method with its initial weights, its teachers read from their finished trials."""
-    card = dataset_of(trial).card
-    teachers = {role: _teacher(needed, train, card, out, device) for role, needed in trial.needs.items()}
-    return build_method(trial, _task(trial, train, card), teachers)
+def load_train(trial: Trial, root: Path | None) -> Split:
+    """The training split, cut to the trial's limit."""
+    return dataset_of(trial).load(root, "train").head(trial.train_limit)
 
 
-def _task(trial: Trial, train: Split, card: Card) -> Any:
-    sees = load_method(trial.method).sees_bias
-    return task_of(train, len(card.classes), len(card.biases), card.bias_parts, card.bias_map, sees)
+def make_method(trial: Trial, train: Split, out: Path) -> Method:
+    """The trial's method with its initial weights, its teachers read from their finished trials below ``out``."""
+    teachers = {role: _teacher(needed, train, out) for role, needed in trial.needs.items()}
+    return build_method(trial, _task(trial, train), teachers)
 
 
-def _teacher(trial: Trial, train: Split, card: Card, out: Path, device: str) -> Any:
-    """A finished trial's network, frozen, in eval mode."""
+def trained_method(trial: Trial, train: Split, folder: Path) -> Method:
+    """The method of a finished trial, frozen, in eval mode; its teachers are read from their own finished trials.
+
+    train: the training split it had. folder: the trial's, in its place below ``--out``.
+    """
     from safetensors.torch import load_file
 
-    path = out / trial.folder / "model.safetensors"
-    if not path.exists():
-        raise ZooError(f"{trial.label} is needed as a teacher but is not finished ({path} is missing)")
-    teachers = {role: _teacher(needed, train, card, out, device) for role, needed in trial.needs.items()}
-    method = build_method(trial, _task(trial, train, card), teachers)
-    method.load_state_dict(load_file(path))
+    untold = trial.model_copy(update={"weights": ""})  # nothing is left of the initial weights: they need not be here
+    method = make_method(untold, train, folder.parents[2])
+    method.load_state_dict(load_file(folder / "model.safetensors"))
     return method.eval().requires_grad_(False)
+
+
+def _teacher(trial: Trial, train: Split, out: Path) -> Method:
+    folder = out / trial.folder
+    if not (folder / "model.safetensors").exists():
+        missing = folder / "model.safetensors"
+        raise ZooError(f"{trial.label} is needed as a teacher but is not finished ({missing} is missing)")
+    return trained_method(trial, train, folder)
+
+
+def _task(trial: Trial, train: Split) -> Task:
+    card, sees = dataset_of(trial).card, load_method(trial.method).sees_bias
+    return task_of(train, len(card.classes), len(card.biases), card.bias_parts, card.bias_map, sees)
 
 
 def _result(trial: Trial, fit: Fit, train: Split, evals: Mapping[str, Split], device: str) -> Result:
@@ -159,9 +180,9 @@ def groups_of(card: Card, train: Split) -> Groups:
 
 
 def _cost(fit: Fit, device: str) -> dict[str, float]:
-    method: Any = fit.method
-    net = sum(p.numel() for p in method.net.parameters()) if hasattr(method, "net") else 0
-    total = sum(p.numel() for p in method.parameters())
+    deployed = fit.method.deployed()
+    net = sum(p.numel() for p in deployed.parameters()) if deployed is not None else 0
+    total = sum(p.numel() for p in fit.method.parameters())
     return {
         "parameters": float(total),
         "extra_parameters": float(total - net),

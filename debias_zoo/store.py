@@ -1,8 +1,9 @@
 """One folder a trial, written atomically; what is finished is never lost, what is damaged is never used.
 
 ``<out>/<dataset>/<method>/<seed>-<identity>/`` holds ``config.json``, ``curves.jsonl``, ``predictions.npz``,
-``model.safetensors``, ``result.json`` (written last), ``checkpoint.pt`` while the trial runs and ``error.txt`` if it
-failed. Every file is written beside its place and moved there; a full disk leaves the old one as it was.
+``model.safetensors``, ``result.json`` (written last), ``checkpoint.pt`` while the trial runs, ``error.txt`` if it
+failed and ``probe.json`` once it was probed. Every file is written beside its place and moved there; a full disk leaves
+the old one as it was.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ZooError
-from .trial import SCHEMA, Result, Trial
+from .trial import PROBE_SCHEMA, SCHEMA, Probe, Result, Trial
 
 
 class Folder:
@@ -185,6 +186,25 @@ class Run:
             return [json.loads(line) for line in path.read_text().splitlines()]
         except (OSError, ValueError) as error:
             raise ZooError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+
+    def probe(self) -> Probe | None:
+        """What ``debias-zoo probe`` found, or None. Raises a ZooError where it is damaged or of another version."""
+        path = self.path / "probe.json"
+        try:
+            data = json.loads(path.read_text(errors="replace"))
+            schema = data.get("schema_version") if isinstance(data, dict) else None
+            found = Probe.model_validate(data) if schema == PROBE_SCHEMA else None
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # what cannot be opened, is not JSON, nested too deeply, or of other fields
+            raise DamagedError(f"{path} cannot be read ({type(error).__name__}): probe again") from error
+        if found is None or found.identity != self.result.identity:
+            raise DamagedError(f"{path} is of another trial or of another version of debias-zoo: probe again")
+        return found
+
+    def save_probe(self, probe: Probe) -> None:
+        """Put what was found beside the trial's other files."""
+        write_text(self.path / "probe.json", probe.model_dump_json(indent=1) + "\n")
 
 
 def _predictions(arrays: Mapping[str, npt.NDArray[Any]], split: str) -> Predictions:

@@ -15,6 +15,9 @@ from .protocol import ProtocolName, Settings
 SCHEMA = 2
 """Version of ``result.json``; raised when a field changes its meaning."""
 
+PROBE_SCHEMA = 1
+"""Version of ``probe.json``; raised when a field changes its meaning, or probes are made in another way."""
+
 
 class Supervision(BaseModel):
     """Which bias labels were read, and for what."""
@@ -158,3 +161,63 @@ class Result(BaseModel):
     cost: dict[str, float]
     environment: dict[str, Any]
     notes: list[str] = []
+
+
+class Readout(BaseModel):
+    """How well a fresh linear probe reads one attribute.
+
+    Attributes:
+        accuracy: balanced accuracy, the mean of the recalls of the attribute's values: mean over the folds of a
+            cross-validation. std: over the folds, ddof 1.
+        chance: 1 / K for K values: the balanced accuracy of every constant guess.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    accuracy: float
+    std: float
+    chance: float
+
+    @property
+    def over_chance(self) -> float:
+        """Balanced accuracy - 1 / K: 0 for what cannot be read, 1 - 1 / K for what is read without error."""
+        return self.accuracy - self.chance
+
+
+class ProbedLayer(BaseModel):
+    """What can be read at one layer: ``tap0``, ``tap1``, ... or ``embedding``.
+
+    Attributes:
+        dim: numbers an image. bias, label: None where the images have too few of all values but one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    dim: int
+    bias: Readout | None
+    label: Readout | None
+
+
+class Probe(BaseModel):
+    """What ``probe.json`` holds: what is left of the bias in a finished trial's frozen features.
+
+    Attributes:
+        identity: of the trial. split: whose images were probed. limit: how many were asked for. images: how many
+            there were. folds: of the cross-validation.
+        dependence: share of the bias's entropy that the label tells on these images, from 0 (independent) to 1 (the
+            label determines the bias).
+        layers: from the first tap to the embedding. notes: what a reader of the numbers should know.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = PROBE_SCHEMA
+    identity: str
+    split: str
+    limit: int
+    images: int
+    folds: int
+    dependence: float
+    layers: tuple[ProbedLayer, ...]
+    notes: tuple[str, ...] = ()

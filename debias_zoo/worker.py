@@ -61,6 +61,7 @@ def _serve(job: dict[str, Any], events: TextIO) -> None:
             root=root,
             report=lambda state: send("progress", **state),
             warn=lambda text: send("warning", text=text),
+            track=job["track"],
         )
     except ZooError as error:
         send("failed", error=str(error))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 FORMATS = ("rich", "latex", "markdown", "csv", "html", "json")
 
+SHEET_FORMATS = tuple(form for form in FORMATS if form != "html")
+"""Those of a single table."""
+
 LAYOUTS = ("methods-by-datasets", "methods-by-settings")
 
 RULE_NAMES = ("last", "val", "val-unbiased", "val-worst-group", "ac", "oracle")
