@@ -11,6 +11,7 @@ import click
 
 from . import __version__
 from .cli_data import data
+from .cli_explain import explain
 from .cli_shared import data_root, mendable
 from .errors import ZooError
 from .reports.formats import FORMATS
@@ -161,6 +162,7 @@ def check(name: str, as_json: bool) -> None:
 
 
 cli.add_command(data)
+cli.add_command(explain)
 
 
 def _names(text: str) -> list[str]:

@@ -23,6 +23,7 @@ from .assembly import build_method, dataset_of
 from .dataset import Card, Split
 from .engine import Engine
 from .errors import ZooError
+from .method import Method
 from .metrics import group_metrics
 from .registry import load_method
 from .store import Folder
@@ -106,7 +107,7 @@ def load_splits(trial: Trial, root: Path | None) -> tuple[Split, dict[str, Split
 def make_method(trial: Trial, train: Split, out: Path, device: str = "cpu") -> Any:
     """The trial's method with its initial weights, its teachers read from their finished trials."""
     card = dataset_of(trial).card
-    teachers = {role: _teacher(needed, train, card, out, device) for role, needed in trial.needs.items()}
+    teachers = {role: load_trained(it, out / it.folder, train, out, device) for role, it in trial.needs.items()}
     return build_method(trial, _task(trial, train, card), teachers)
 
 
@@ -115,17 +116,36 @@ def _task(trial: Trial, train: Split, card: Card) -> Any:
     return task_of(train, len(card.classes), len(card.biases), card.bias_parts, card.bias_map, sees)
 
 
-def _teacher(trial: Trial, train: Split, card: Card, out: Path, device: str) -> Any:
-    """A finished trial's network, frozen, in eval mode."""
+def load_trained(trial: Trial, folder: Path, train: Split, out: Path, device: str = "cpu") -> Method:
+    """A finished trial's method as training left it: frozen, in eval mode, in full precision.
+
+    Args:
+        trial: with its whole configuration.
+        folder: where its ``model.safetensors`` lies.
+        train: its training split, from which the task's sizes are read.
+        out: below which the trials lie whose networks it was handed.
+        device: where it is put.
+
+    Raises:
+        ZooError: the weights are missing, damaged, or of another version of the method.
+    """
     from safetensors.torch import load_file
 
-    path = out / trial.folder / "model.safetensors"
+    path = folder / "model.safetensors"
     if not path.exists():
-        raise ZooError(f"{trial.label} is needed as a teacher but is not finished ({path} is missing)")
-    teachers = {role: _teacher(needed, train, card, out, device) for role, needed in trial.needs.items()}
-    method = build_method(trial, _task(trial, train, card), teachers)
-    method.load_state_dict(load_file(path))
-    return method.eval().requires_grad_(False)
+        raise ZooError(f"{trial.label} has no trained network ({path} is missing): run it first, with its own command")
+    if (version := load_method(trial.method).version) != trial.method_version:
+        raise ZooError(
+            f"{trial.label} was trained by version {trial.method_version} of the method, this is version {version}: "
+            "run it again"
+        )
+    method: Method = make_method(trial, train, out, device)
+    try:
+        method.load_state_dict(load_file(path))
+    except Exception as error:  # a damaged file makes safetensors raise its own error, other weights a RuntimeError
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ZooError(f"the weights of {trial.label} do not fit ({path}: {first}): run it again") from error
+    return method.to(device).eval().requires_grad_(False)
 
 
 def _result(trial: Trial, fit: Fit, train: Split, evals: Mapping[str, Split], device: str) -> Result:
