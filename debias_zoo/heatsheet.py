@@ -108,7 +108,7 @@ def grey(image: Images) -> npt.NDArray[np.float64]:
 def _image(axis: Any, sheet: HeatSheet, row: int) -> None:
     """The image as it is, its label and its bias on the left."""
     image, label = sheet.images[row], int(sheet.labels[row])
-    axis.imshow(image if image.shape[2] == 3 else grey(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axis.imshow(image if image.shape[2] == 3 else grey(image), cmap="binary_r", vmin=0, vmax=1, interpolation="nearest")
     text = _short(sheet.card.classes[label])
     size = 9 if len(text) <= 12 else 7
     _write(axis, -0.08, 0.56, text, ha="right", va="bottom", transform=axis.transAxes, fontsize=size, weight="bold")
@@ -122,7 +122,7 @@ def _image(axis: Any, sheet: HeatSheet, row: int) -> None:
 def _heat(axis: Any, sheet: HeatSheet, column: HeatColumn, row: int) -> None:
     """The heat over the grey image, below it the predicted class and whether it is right."""
     heat, most = column.maps[row], float(column.maps[row].max())
-    axis.imshow(grey(sheet.images[row]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axis.imshow(grey(sheet.images[row]), cmap="binary_r", vmin=0, vmax=1, interpolation="nearest")
     if most > 0:
         part = heat / most
         axis.imshow(part, cmap=COLOURS, vmin=0, vmax=1, alpha=MOST_HIDDEN * part**0.5, interpolation="nearest")

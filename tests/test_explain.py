@@ -292,6 +292,15 @@ def test_the_mask_of_digits_is_the_digit(text: str, split: str) -> None:
         assert mask.mean() < 0.4
 
 
+def test_the_mask_of_clothes_is_the_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    (dataset,) = parse_datasets("fashion-cmnist")
+    clothes = np.array([[[0, 9], [200, 0]], [[1, 1], [0, 0]]], np.uint8)
+    monkeypatch.setattr(type(dataset), "digits", lambda self, root, split: (clothes, np.array([0, 1])))
+    found = dataset.mask(None, "test", np.array([1, 0]))
+    assert found is not None
+    assert found.tolist() == [[[True, True], [False, False]], [[False, True], [True, False]]]
+
+
 def test_other_data_know_no_mask() -> None:
     data = BiasDataset.from_arrays(np.zeros((9, 4, 4, 3), np.uint8), np.arange(9) % 3)
     assert data.mask(None, "train", np.array([0])) is None
@@ -447,7 +456,7 @@ def test_a_trained_method_is_the_one_that_was_stored(runs: Path) -> None:
     stored = run.predictions()["test"].classes[-1]
     assert (method.predict(image).argmax(1).numpy() == stored).mean() > 0.99
     fresh = make_method(trial, train_split, runs)
-    assert not torch.equal(fresh.last.weight, method.last.weight)
+    assert not torch.equal(fresh.state_dict()["last.weight"], method.state_dict()["last.weight"])
 
 
 def test_data_without_masks_have_a_sheet_and_no_share(tmp_path: Path) -> None:
