@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from debias_zoo.dataset import BiasDataset, Card, Images, Ints, Split
+from debias_zoo.dataset import BiasDataset, Card, Images, Ints, Masks, Split
 from debias_zoo.protocol import Settings
 from debias_zoo.seeds import seed_for
 
@@ -86,8 +86,17 @@ class BiasedMNIST(BiasDataset):
         """``train``, ``val`` (biased like train), ``val_unbiased`` (the same digits as val) or ``test``."""
         digits, labels = digits_of(self.name, split, self.params.val, self.params.data_seed)
         biases = assign_colours(labels, self.params.rho if split in ("train", "val") else UNBIASED)
-        rows = np.random.default_rng(seed_for(self.name, "order", self.params.data_seed)).permutation(len(labels))
+        rows = self._order(len(labels))
         return Split(paint(digits[rows], biases[rows]), labels[rows], biases[rows])
+
+    def mask(self, root: Path | None, split: str, rows: Ints) -> Masks:
+        """Where the grey image is not 0."""
+        digits, _ = digits_of(self.name, split, self.params.val, self.params.data_seed)
+        return np.asarray(digits[self._order(len(digits))[rows]] > 0)
+
+    def _order(self, count: int) -> Ints:
+        """int64 (N,): the rows of MNIST in the order of a split."""
+        return np.random.default_rng(seed_for(self.name, "order", self.params.data_seed)).permutation(count)
 
 
 STANDARD = Settings(

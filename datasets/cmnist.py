@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 from scipy.special import ndtr, ndtri
 
-from debias_zoo.dataset import IGNORED, BiasDataset, Card, Images, Ints, Split
+from debias_zoo.dataset import IGNORED, BiasDataset, Card, Images, Ints, Masks, Split
 from debias_zoo.protocol import Settings
 from debias_zoo.seeds import seed_for
 
@@ -96,6 +96,10 @@ class ColoredMNIST(BiasDataset):
         biases = labels if split in ("train", "val") else random.integers(0, 10, len(labels))
         images = paint(digits, draw_colours(biases, self.params.variance, random))
         return Split(images, labels, biases, colour_bins(images) if split == "train" else None)
+
+    def mask(self, root: Path | None, split: str, rows: Ints) -> Masks:
+        """Where the grey image is not 0; its rim up to the threshold is black in the coloured one."""
+        return np.asarray(self.digits(root, split)[0][rows] > 0)
 
 
 STANDARD = Settings(

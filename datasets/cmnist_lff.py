@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from debias_zoo.dataset import BiasDataset, Card, Images, Ints, Split
+from debias_zoo.dataset import BiasDataset, Card, Images, Ints, Masks, Split
 from debias_zoo.protocol import Settings
 from debias_zoo.seeds import seed_for
 
@@ -101,10 +101,19 @@ class ColoredMNISTLfF(BiasDataset):
         val, seed = self.params.val, self.params.data_seed
         digits, labels = digits_of(self.name, split, val, seed)
         biases = assign_colours(labels, self.params.conflict if split in ("train", "val") else UNBIASED)
-        rows = np.random.default_rng(seed_for(self.name, "order", seed)).permutation(len(labels))
+        rows = self._order(len(labels))
         random = np.random.default_rng(seed_for(self.name, split, seed))
         colours = draw_colours(biases[rows], STD[self.params.severity - 1], random)
         return Split(paint(digits[rows], colours), labels[rows], biases[rows])
+
+    def mask(self, root: Path | None, split: str, rows: Ints) -> Masks:
+        """Where the grey image is not 0."""
+        digits, _ = digits_of(self.name, split, self.params.val, self.params.data_seed)
+        return np.asarray(digits[self._order(len(digits))[rows]] > 0)
+
+    def _order(self, count: int) -> Ints:
+        """int64 (N,): the rows of MNIST in the order of a split."""
+        return np.random.default_rng(seed_for(self.name, "order", self.params.data_seed)).permutation(count)
 
 
 STANDARD = Settings(

@@ -145,6 +145,19 @@ class Backbone(nn.Module):
         with torch.no_grad():
             return tuple(probe.tap(torch.zeros(2, *self.image_shape, device="meta"), stage).shape[1:])
 
+    def tap_module(self, stage: int | None = None) -> tuple[str, nn.Module]:
+        """The module within ``model`` whose output holds the map after ``stage``, and its name there.
+
+        The output may hold the map as tokens or with the channels last: ``maps.py`` reads all of these.
+        """
+        index = self.tap_index(stage)
+        taps: Any = self.model.feature_info
+        name = str(taps[index]["module"])
+        try:
+            return name, self.model.get_submodule(name)
+        except AttributeError as error:
+            raise ZooError(f"backbone {self.name!r} has no module {name!r}, which its tap {index} names") from error
+
     def parameters_below(self, stage: int | None = None) -> list[nn.Parameter]:
         """The parameters that the map after ``stage`` depends on."""
         probe = copy.deepcopy(self).to("meta").eval().requires_grad_(True)

@@ -11,6 +11,7 @@ import click
 
 from . import __version__
 from .cli_data import data
+from .cli_explain import explain
 from .cli_probe import probe
 from .cli_report import report
 from .cli_shared import data_root, mendable
@@ -123,6 +124,7 @@ def check(name: str, as_json: bool) -> None:
 
 
 cli.add_command(data)
+cli.add_command(explain)
 cli.add_command(probe)
 cli.add_command(report)
 

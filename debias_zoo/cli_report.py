@@ -32,11 +32,19 @@ from .reports.formats import FORMATS, LAYOUTS, RULE_NAMES
 @click.option("--layout", type=click.Choice(LAYOUTS), help="One table a metric, turned.")
 @click.option("--ledger", is_flag=True, help="Published numbers beside ours, with verdict and command.")
 @click.option("--cost", is_flag=True, help="Seconds, memory, parameters and passes.")
+@click.option("--intervals", is_flag=True, help="Bootstrap intervals over test images and seeds.")
+@click.option(
+    "--compare",
+    is_flag=False,
+    flag_value="",
+    metavar="[METHOD]",
+    help="Paired differences from a method, with tests where there are enough pairs.  [default: erm]",
+)
 @click.option("--curve", default="", metavar="PARAMETER", help="A metric against a parameter of the data.")
 @click.option(
     "--figure",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="With --curve or --cost: also draw it there (.svg, .pdf or .png).",
+    help="With --curve, --cost or --compare: also draw it there (.svg, .pdf or .png).",
 )
 @mendable
 def report(
@@ -51,6 +59,8 @@ def report(
     layout: str | None,
     ledger: bool,
     cost: bool,
+    intervals: bool,
+    compare: str | None,
     curve: str,
     figure: Path | None,
 ) -> None:
@@ -61,8 +71,8 @@ def report(
 
     if standalone and form != "latex":
         raise ZooError("--standalone goes with --format latex")
-    if figure is not None and not (curve or cost):
-        raise ZooError("--figure draws what --curve or --cost asks for: give one of them")
+    if figure is not None and not (curve or cost or compare is not None):
+        raise ZooError("--figure draws what --curve, --cost or --compare asks for: give one of them")
     found, problems = read_runs(runs)
     if not found:
         unfinished = f" ({len(problems)} unfinished or failed: {problems[0]})" if problems else ""
@@ -75,6 +85,8 @@ def report(
         layout=layout or "",
         ledger=ledger,
         cost=cost,
+        intervals=intervals,
+        compare=compare,
         curve=curve,
     )
     if form == "html":

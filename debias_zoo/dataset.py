@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .arrays import Arrays
 
 Ints = npt.NDArray[np.int64]
+Masks = npt.NDArray[np.bool_]
 
 IGNORED = 255
 """The value of a pixel of a dense bias map (uint8) that gives no loss."""
@@ -216,6 +217,13 @@ class BiasDataset:
         """
         found = self.load(root, split)
         return found.labels, found.biases
+
+    def mask(self, root: Path | None, split: str, rows: Ints) -> Masks | None:
+        """Which pixels show the object that the label names: bool (n, H, W) of ``rows``, int64 (n,); None: not known.
+
+        Rows count as in ``load``. The object, not the bias: how much of a network's attention falls on it is measured.
+        """
+        return None
 
     def fingerprint(self, root: Path | None) -> str:
         """What identifies the data beyond name, version and parameters; part of a trial's identity."""

@@ -35,7 +35,10 @@ METRICS = ("accuracy", "unbiased", "aligned", "conflicting", "worst_group", "gap
 
 ALL_METRICS = tuple(DEFINITIONS)
 
-ERRORS = frozenset({"gap", "ece", "ece_worst"})
+LEAKAGE = "leakage"
+"""Not of the predictions but of the features: what ``debias-zoo probe`` reads of the bias at the embedding."""
+
+ERRORS = frozenset({"gap", "ece", "ece_worst", LEAKAGE})
 """Metrics of which the value nearest to zero is best; of the others the largest."""
 
 BINS = 15

@@ -119,29 +119,40 @@ def load_train(trial: Trial, root: Path | None) -> Split:
 
 def make_method(trial: Trial, train: Split, out: Path) -> Method:
     """The trial's method with its initial weights, its teachers read from their finished trials below ``out``."""
-    teachers = {role: _teacher(needed, train, out) for role, needed in trial.needs.items()}
+    teachers = {role: trained_method(needed, train, out / needed.folder) for role, needed in trial.needs.items()}
     return build_method(trial, _task(trial, train), teachers)
 
 
-def trained_method(trial: Trial, train: Split, folder: Path) -> Method:
-    """The method of a finished trial, frozen, in eval mode; its teachers are read from their own finished trials.
+def trained_method(trial: Trial, train: Split, folder: Path, device: str = "cpu") -> Method:
+    """The method of a finished trial as training left it: frozen, in eval mode.
 
-    train: the training split it had. folder: the trial's, in its place below ``--out``.
+    Args:
+        trial: with its whole configuration.
+        train: the training split it had, from which the task's sizes are read.
+        folder: the trial's, in its place below ``--out``, where its teachers lie too.
+        device: where it is put.
+
+    Raises:
+        ZooError: the weights are missing, damaged, or of another version of the method.
     """
     from safetensors.torch import load_file
 
+    path = folder / "model.safetensors"
+    if not path.exists():
+        raise ZooError(f"{trial.label} has no trained network ({path} is missing): run it first, with its own command")
+    if (version := load_method(trial.method).version) != trial.method_version:
+        raise ZooError(
+            f"{trial.label} was trained by version {trial.method_version} of the method, this is version {version}: "
+            "run it again"
+        )
     untold = trial.model_copy(update={"weights": ""})  # nothing is left of the initial weights: they need not be here
     method = make_method(untold, train, folder.parents[2])
-    method.load_state_dict(load_file(folder / "model.safetensors"))
-    return method.eval().requires_grad_(False)
-
-
-def _teacher(trial: Trial, train: Split, out: Path) -> Method:
-    folder = out / trial.folder
-    if not (folder / "model.safetensors").exists():
-        missing = folder / "model.safetensors"
-        raise ZooError(f"{trial.label} is needed as a teacher but is not finished ({missing} is missing)")
-    return trained_method(trial, train, folder)
+    try:
+        method.load_state_dict(load_file(path))
+    except Exception as error:  # a damaged file makes safetensors raise its own error, other weights a RuntimeError
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ZooError(f"the weights of {trial.label} do not fit ({path}: {first}): run it again") from error
+    return method.to(device).eval().requires_grad_(False)
 
 
 def _task(trial: Trial, train: Split) -> Task:

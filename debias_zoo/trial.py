@@ -135,6 +135,32 @@ class Groups(BaseModel):
         return len(self.classes), len(self.biases)
 
 
+class Explained(BaseModel):
+    """What ``explain.json`` holds: where a trial's network looks, on bias-conflicting images of a split.
+
+    Attributes:
+        schema_version: 1. identity: of the trial.
+        split: whose images. count: how many. without_heat: on how many of them there is no heat, so no share.
+        explained: whether the heat is for the predicted class or for the label.
+        layer: the module whose map was looked at. map_size: (height, width) of that map.
+        inside: share of the heat inside the object, the mean over the images with heat; None where none has any.
+        area: share of the image that the object takes, the mean over all images.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    identity: str
+    split: str
+    count: int
+    without_heat: int
+    explained: Literal["predicted", "label"]
+    layer: str
+    map_size: tuple[int, int]
+    inside: float | None
+    area: float
+
+
 class Result(BaseModel):
     """What ``result.json`` holds.
 

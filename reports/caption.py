@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from debias_zoo.metrics import LEAKAGE
 from debias_zoo.trial import Trial
 
 from .cells import UNREAD, WORST
@@ -87,6 +88,10 @@ def caption(table: Table, best: str = "bold", second: str = "underlined") -> lis
         sentences.append(f"Best {best}, second best {second} (gap: nearest to zero).")
     if table.has_intervals:
         sentences.append(f"{WORST}: Wilson's interval of the images of the worst groups of all seeds together.")
+    if LEAKAGE in table.metrics:
+        sentences.append(
+            "Bias-leakage: balanced accuracy over chance of a fresh linear probe that reads the bias in the embedding."
+        )
     if table.has_published:
         numbers = [row.published for row in rows if row.published]
         sources, metrics = (dict.fromkeys(getattr(p, key) for p in numbers) for key in ("source", "metric"))

@@ -21,6 +21,7 @@ TITLES = {
     "ece": "ECE",
     "ece_worst": "Worst-group ECE",
     "auroc": "AUROC",
+    "leakage": "Bias-leakage",
 }
 """Metric -> title of its column."""
 

@@ -6,12 +6,13 @@ All places are in inches from the lower left corner.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from . import drawing
 from .bootstrap import CONFIDENCE
 from .cells import TITLES
+from .drawing import INK, style
 from .friedman import AverageRanks, average_ranks
 from .statistics import Scores
 
@@ -28,7 +29,7 @@ ROW, LEVEL, EDGE = 0.22, 0.11, 0.12
 HEAD, FOOT = 0.72, 0.64
 """Inches above the line, for its numbers and the critical difference, and below the names, for the note."""
 
-GREY, STYLE = "0.35", {"svg.fonttype": "none", "svg.hashsalt": "debias-zoo"}
+GREY = "#808080"
 
 
 def critical_difference(scores: Scores, metric: str = "accuracy", *, confidence: float = CONFIDENCE) -> str:
@@ -45,13 +46,8 @@ def critical_difference(scores: Scores, metric: str = "accuracy", *, confidence:
 
 def to_svg(ranks: AverageRanks) -> str:
     """The diagram as SVG; text stays text."""
-    from matplotlib import style
-
-    with style.context(["default", STYLE]):
-        written = io.StringIO()
-        title = f"Average ranks of {len(ranks.methods)} methods"
-        draw(ranks).savefig(written, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
-    return written.getvalue()
+    with style():
+        return drawing.to_svg(draw(ranks), inline=False)
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ def draw(ranks: AverageRanks) -> Figure:
     _draw_methods(axes, frame, ranks)
     for first, last, level in bars:
         y = frame.line - 0.14 - LEVEL * level
-        axes.plot([frame.x(first) - 0.04, frame.x(last) + 0.04], [y, y], color="black", lw=3, solid_capstyle="round")
+        axes.plot([frame.x(first) - 0.04, frame.x(last) + 0.04], [y, y], color=INK, lw=3, solid_capstyle="round")
     for line_up, text in enumerate(reversed(_note(ranks))):
         axes.text(size[0] / 2, EDGE + 0.16 * line_up, text, ha="center", va="bottom", size=SMALL, color=GREY)
     return figure
@@ -121,14 +117,14 @@ def _levels(ranks: AverageRanks, room: float) -> list[tuple[float, float, int]]:
 
 def _draw_line(axes: Axes, frame: _Frame, ranks: AverageRanks) -> None:
     """The line of ranks, its numbers, and above them the critical difference."""
-    axes.plot([frame.x(1), frame.x(frame.most)], [frame.line] * 2, color="black", lw=1)
+    axes.plot([frame.x(1), frame.x(frame.most)], [frame.line] * 2, color=INK, lw=1)
     for rank in range(1, frame.most + 1):
-        axes.plot([frame.x(rank)] * 2, [frame.line, frame.line + 0.06], color="black", lw=1)
+        axes.plot([frame.x(rank)] * 2, [frame.line, frame.line + 0.06], color=INK, lw=1)
         axes.text(frame.x(rank), frame.line + 0.1, str(rank), ha="center", va="bottom", size=SMALL)
     y, ends = frame.line + 0.38, (frame.x(1), frame.x(1 + ranks.critical))
-    axes.plot(ends, [y, y], color="black", lw=1.5)
+    axes.plot(ends, [y, y], color=INK, lw=1.5)
     for end in ends:
-        axes.plot([end, end], [y - 0.04, y + 0.04], color="black", lw=1.5)
+        axes.plot([end, end], [y - 0.04, y + 0.04], color=INK, lw=1.5)
     said = f"critical difference {ranks.critical:.2f}"
     axes.text(frame.x(1), y + 0.08, said, ha="left", va="bottom", size=SMALL, color=GREY)
 

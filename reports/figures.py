@@ -13,7 +13,9 @@ import numpy.typing as npt
 from debias_zoo.errors import ZooError
 
 from .cells import TITLES
+from .critical_difference import draw
 from .drawing import colors, figure, save, style
+from .friedman import average_ranks
 from .robustness import lines, shown
 from .rows import Row, Table
 
@@ -27,10 +29,12 @@ Floats = npt.NDArray[np.float64]
 
 
 def draw_report(report: Report, asked: Asked, path: Path) -> None:
-    """Draw what ``--curve`` or ``--cost`` asked for into a file."""
+    """Draw what ``--curve``, ``--compare`` or ``--cost`` asked for into a file."""
     with style():
         if asked.curve:
             save(robustness(report.table, asked.curve, asked.metrics[0]), path)
+        elif asked.compare is not None:
+            save(draw(average_ranks(report.table.scores(asked.metrics[0]), asked.metrics[0])), path)
         else:
             save(pareto(report.table.rows, asked.metrics[0]), path)
 

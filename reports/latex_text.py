@@ -7,6 +7,8 @@ import unicodedata
 
 from .caption import DAGGER, DOUBLE_DAGGER, SECTION
 
+_NOTHING = "\0"
+
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "_": r"\_",
@@ -30,6 +32,7 @@ _SPECIAL = {
     "–": "--",
     "—": "---",
     "’": "'",
+    _NOTHING: "{}",
     DAGGER: r"$\dagger$",
     DOUBLE_DAGGER: r"$\ddagger$",
     SECTION: r"\S{}",
@@ -45,7 +48,8 @@ _ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308"
 
 def escape(text: str) -> str:
     """Text that LaTeX shows as it is; characters it has no sign for as ``[U+65E5]``."""
-    return re.sub(r"-(?=-)", "-{}", "".join(_escaped(sign) for sign in " ".join(text.split())))
+    text = re.sub(r"-(?=-)", f"-{_NOTHING}", " ".join(text.split()))  # two hyphens would become a dash
+    return "".join(_escaped(sign) for sign in text)
 
 
 def _escaped(sign: str) -> str:

@@ -104,7 +104,7 @@ def _leak(members: Sequence[tuple[Trial, Probe]]) -> Leak:
     values: dict[tuple[str, str], Value | None] = {}
     for layer in probe.layers:
         for what in TARGETS:
-            numbers = [_over_chance(found, layer.name, what) for _, found in members]
+            numbers = [over_chance(found, layer.name, what) for _, found in members]
             known = [number for number in numbers if number is not None]
             std = statistics.stdev(known) if len(known) > 1 else None
             whole = len(known) == len(numbers)
@@ -112,7 +112,8 @@ def _leak(members: Sequence[tuple[Trial, Probe]]) -> Leak:
     return Leak(trial, probe, _fields(trial, probe), tuple(found.seed for found, _ in members), values)
 
 
-def _over_chance(probe: Probe, layer: str, what: str) -> float | None:
+def over_chance(probe: Probe, layer: str, what: str) -> float | None:
+    """Balanced accuracy over chance of one of ``TARGETS`` at a layer, or None where it was not probed."""
     for found in probe.layers:
         if found.name == layer:
             readout = found.bias if what == "bias" else found.label

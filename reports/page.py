@@ -11,20 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from debias_zoo.errors import ZooError
-from debias_zoo.metrics import ALL_METRICS, DEFINITIONS, ERRORS
+from debias_zoo.metrics import ALL_METRICS, DEFINITIONS, ERRORS, LEAKAGE
 from debias_zoo.store import Run
 
 from .caption import Notes, caption
 from .cells import TITLES, whole_or_tenth
+from .costs import costs_sheet
+from .critical_difference import draw
 from .drawing import style, to_svg
 from .figures import group_maps, learning_curves, pareto, robustness
+from .friedman import average_ranks, why_no_ranks
+from .heat import heat_sheet
+from .leakage import build_leakage
+from .leakage_figure import leakage_figure
 from .ledger import ledger_sheet
 from .page_data import RowData, as_json, row_data, splits_of
 from .report import Asked, make_report
 from .rows import Block, Table
 from .selection import RULES
+from .sheets import Sheet
+from .significance import significance_sheet
 
-_SHEETS = "explain*.png"
+_SHEETS = "*-heat.png"
 """Grad-CAM sheets that ``debias-zoo explain`` left in the runs' folder."""
 
 
@@ -47,6 +55,7 @@ def to_html(runs: Sequence[Run], problems: Iterable[str], asked: Asked, folder: 
     by_identity = {run.result.identity: run for run in runs}
     data = {id(row): row_data(row, by_identity) for row in table.rows}
     places = {id(row): place for place, row in enumerate(table.rows)}
+    known = (*ALL_METRICS, *((LEAKAGE,) if LEAKAGE in table.metrics else ()))
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["script"] = _script
     template = environment.from_string(_template("page.html"))
@@ -59,19 +68,21 @@ def to_html(runs: Sequence[Run], problems: Iterable[str], asked: Asked, folder: 
         notes=Notes(table),
         caption=caption(table),
         titles=TITLES,
-        metrics=ALL_METRICS,
+        metrics=known,
         shown=table.metrics,
-        definitions=DEFINITIONS,
+        definitions={
+            **DEFINITIONS,
+            LEAKAGE: "what a fresh linear probe reads of the bias in the embedding, over chance",
+        },
         rules=RULES.values(),
         selection=table.selection,
         splits=splits_of(data.values()),
         seconds=whole_or_tenth,
-        figures=[*_figures(table, data, asked), *_pictures(folder)],
-        sheets=[*report.sheets, ledger_sheet(table)],
+        figures=[*_figures(table, data, asked, runs), *_pictures(folder)],
+        sheets=[*report.sheets, *_sheets(table, runs, asked.metrics[0])],
         payload={
             "rows": [as_json(data[id(row)], places[id(row)]) for row in table.rows],
             "errors": sorted(ERRORS),
-            "selection": table.selection,
             "split": {str(places[id(row)]): row.split for row in table.rows},
         },
     )
@@ -94,11 +105,38 @@ def _title(table: Table) -> str:
     return f"Debiasing methods on {names}" if names else "Debiasing methods"
 
 
-def _figures(table: Table, data: dict[int, RowData], asked: Asked) -> list[Figure]:
+def _figures(table: Table, data: dict[int, RowData], asked: Asked, runs: Sequence[Run]) -> list[Figure]:
     with style():
         found = [figure for block in table.blocks for figure in _of_block(block, data)]
         found += _robustness(table, asked.metrics[0])
+        found += _ranks(table, asked.metrics[0])
+        if LEAKAGE in table.metrics:
+            about = "What fresh linear probes read in the frozen features at each layer, over chance."
+            found.append(_drawn("Bias leakage", about, leakage_figure(_probed(runs))))
     return found
+
+
+def _probed(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if run.probe() is not None]
+
+
+def _ranks(table: Table, metric: str) -> Iterator[Figure]:
+    """The critical-difference diagram, where there are enough methods and blocks."""
+    scores = table.scores(metric)
+    if not why_no_ranks(scores):
+        about = f"Average ranks by {TITLES[metric]} over data sets and seeds; a bar joins what is not told apart."
+        yield _drawn("Critical difference", about, draw(average_ranks(scores, metric)))
+
+
+def _sheets(table: Table, runs: Sequence[Run], metric: str) -> Iterator[Sheet]:
+    """What stands on every page: ledger, differences, cost, and what was probed and explained."""
+    yield ledger_sheet(table)
+    if len(table.scores(metric)) > 1:
+        yield significance_sheet(table.scores(metric), None, metric)
+    yield costs_sheet(table)
+    if LEAKAGE in table.metrics:
+        yield build_leakage(_probed(runs))
+    yield heat_sheet(runs)
 
 
 def _of_block(block: Block, data: dict[int, RowData]) -> list[Figure]:

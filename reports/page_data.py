@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from debias_zoo.errors import ZooError
-from debias_zoo.metrics import ALL_METRICS, goodness, group_accuracies
+from debias_zoo.metrics import ALL_METRICS, LEAKAGE, goodness, group_accuracies
 from debias_zoo.store import Predictions, Run
 from debias_zoo.trial import Groups
 
@@ -51,7 +51,7 @@ def row_data(row: Row, runs: Mapping[str, Run]) -> RowData:
         epochs = [Epochs(runs[result.identity]) for result in row.results]
     except ZooError as error:
         last = {DEFAULT: _by_split([result.metrics for result in row.results])}
-        return RowData(row, last, {}, {}, None, None, str(error))
+        return RowData(row, _with_leakage(row, last), {}, {}, None, None, str(error))
     numbers: dict[str, dict[str, Numbers]] = {}
     regrets: dict[str, dict[str, float]] = {}
     chosen: dict[str, list[int]] = {}
@@ -66,7 +66,17 @@ def row_data(row: Row, runs: Mapping[str, Run]) -> RowData:
             numbers[rule.name] |= {row.split: _of_oracle(epochs, rule, row.split)}
         chosen[rule.name] = [epoch + 1 for epoch in known]
         regrets[rule.name] = _regrets(pairs, row.split)
-    return RowData(row, numbers, regrets, chosen, _curves(epochs, row.split), _groups(row, epochs))
+    return RowData(row, _with_leakage(row, numbers), regrets, chosen, _curves(epochs, row.split), _groups(row, epochs))
+
+
+def _with_leakage(row: Row, numbers: dict[str, dict[str, Numbers]]) -> dict[str, dict[str, Numbers]]:
+    """The same with what was probed, which belongs to the last epoch's network."""
+    value = row.values[LEAKAGE]
+    if value is not None and DEFAULT in numbers:
+        std = None if value.std is None else round(100 * value.std, 2)
+        for of_split in numbers[DEFAULT].values():
+            of_split[LEAKAGE] = [round(100 * value.mean, 2), std]
+    return numbers
 
 
 def _by_split(found: Sequence[Mapping[str, Metrics]]) -> dict[str, Numbers]:

@@ -7,11 +7,11 @@ import io
 import json
 from typing import Any
 
-from debias_zoo.metrics import ALL_METRICS
+from debias_zoo.metrics import ALL_METRICS, LEAKAGE
 
 from .rows import Row, Table
 
-METRIC_COLUMNS = tuple(name for metric in ALL_METRICS for name in (metric, f"{metric}_std"))
+METRIC_COLUMNS = tuple(name for metric in (*ALL_METRICS, LEAKAGE) for name in (metric, f"{metric}_std"))
 
 COLUMNS = (
     *("method", "dataset", "setting", "params", "protocol", "backbone", "backbone_options", "weights", "precision"),
@@ -63,7 +63,7 @@ def _record(row: Row, selection: str) -> dict[str, Any]:
         "n": len(row.seeds),
         "seeds": list(row.seeds),
     }
-    for metric in ALL_METRICS:
+    for metric in (*ALL_METRICS, LEAKAGE):
         value = row.values[metric]
         record[metric] = value.mean if value else None
         record[f"{metric}_std"] = value.std if value else None

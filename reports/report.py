@@ -13,7 +13,9 @@ from debias_zoo.trial import Result
 from .choices import choices_sheet
 from .costs import costs_sheet
 from .formats import FORMATS
+from .intervals import intervals_sheet
 from .latex import to_latex
+from .leakage import LAST, over_chance
 from .ledger import ledger_sheet
 from .markdown import to_markdown
 from .pivots import pivot_sheets
@@ -23,6 +25,7 @@ from .robustness import robustness_sheet
 from .rows import Table
 from .selection import DEFAULT, Epochs, Rule, known_rules, select
 from .sheets import Sheet
+from .significance import significance_sheet
 from .table import build_table, shown_split
 
 
@@ -34,7 +37,8 @@ class Asked:
         methods: only these, in this order; empty: all. split: as in ``build_table``.
         metrics: columns, or what sheets of one metric show. rules: names of selection rules; several are compared.
         layout: one of ``pivots.LAYOUTS``, or "". curve: a data set parameter, or "".
-        ledger, cost: whether these sheets are shown.
+        ledger, cost, intervals: whether these sheets are shown.
+        compare: the method that all are compared with; "" for the usual one; None: no comparison.
     """
 
     methods: Sequence[str] = ()
@@ -44,6 +48,8 @@ class Asked:
     layout: str = ""
     ledger: bool = False
     cost: bool = False
+    intervals: bool = False
+    compare: str | None = None
     curve: str = ""
 
 
@@ -73,21 +79,40 @@ def make_report(runs: Sequence[Run], problems: Iterable[str], asked: Asked) -> R
         split=asked.split,
         metrics=metrics,
         selection=rules[0].name if len(rules) == 1 else DEFAULT,
+        leakage=_leakage(runs, told),
     )
     sheets = []
+    by_identity = {run.result.identity: run for run in runs}
     if len(rules) > 1:
-        by_identity = {run.result.identity: run for run in runs}
         shown = metrics if metrics != METRICS else metrics[:1]
         sheets += [choices_sheet(table, by_identity, rules, metric) for metric in shown]
     if asked.layout:
         sheets += pivot_sheets(table, asked.layout)
     if asked.curve:
         sheets.append(robustness_sheet(table, asked.curve, metrics[0]))
+    if asked.intervals:
+        sheets.append(intervals_sheet(table, by_identity))
+    if asked.compare is not None:
+        sheets.append(significance_sheet(table.scores(metrics[0]), asked.compare or None, metrics[0]))
     if asked.ledger:
         sheets.append(ledger_sheet(table))
     if asked.cost:
         sheets.append(costs_sheet(table))
     return Report(table, sheets)
+
+
+def _leakage(runs: Sequence[Run], told: list[str]) -> dict[str, float]:
+    """What was probed at the embedding, over chance, by identity."""
+    found = {}
+    for run in runs:
+        try:
+            probe = run.probe()
+        except ZooError as error:
+            told.append(f"not read: {error}")
+            continue
+        if probe is not None and (value := over_chance(probe, LAST, "bias")) is not None:
+            found[run.result.identity] = value
+    return found
 
 
 def selected(runs: Sequence[Run], rule: Rule, split: str | None, metric: str, told: list[str]) -> list[Result]:

@@ -114,6 +114,16 @@ class Table:
         """All rows, in the order of the table."""
         return [row for block in self.blocks for row in block.rows]
 
+    def scores(self, metric: str) -> dict[str, dict[tuple[str, int], float]]:
+        """Numbers of one metric for statistics: name of a row -> (title of its block, seed) -> fraction."""
+        found: dict[str, dict[tuple[str, int], float]] = {}
+        for block in self.blocks:
+            for row in block.rows:
+                values = {result.trial.seed: result.metrics[row.split].get(metric) for result in row.results}
+                known = {(block.title, seed): value for seed, value in values.items() if value is not None}
+                found.setdefault(row.name, {}).update(known)
+        return found
+
     @property
     def has_intervals(self) -> bool:
         """Whether the worst group is shown and any row has its interval."""

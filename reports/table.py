@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from debias_zoo.errors import unknown
-from debias_zoo.metrics import ALL_METRICS, METRICS, known_metrics, wilson
+from debias_zoo.metrics import ALL_METRICS, LEAKAGE, METRICS, known_metrics, wilson
 from debias_zoo.trial import Result
 
 from .published import find
@@ -26,6 +26,7 @@ def build_table(
     split: str | None = None,
     metrics: Sequence[str] = METRICS,
     selection: str = DEFAULT,
+    leakage: Mapping[str, float] | None = None,
 ) -> Table:
     """The table of ``results``; it does not depend on their order.
 
@@ -39,6 +40,7 @@ def build_table(
         split: what to show; None: ``test``, or a result's last split that is not for training or validation.
         metrics: what people see; programs get all.
         selection: name of the rule, as in ``selection.py``.
+        leakage: of the bias at the embedding, over chance, by identity; a column where a row has it.
     """
     told = list(dict.fromkeys(problems))
     results = list(results) if methods is None else _of_methods(results, methods, told)
@@ -47,8 +49,10 @@ def build_table(
         trial = result.trial
         key = (trial.dataset, trial.method, key_of(setting_of(trial, measured)))
         cells.setdefault(key, []).append((result, measured))
-    rows = [_row(_one_a_seed([result for result, _ in cell], told), cell[0][1]) for cell in cells.values()]
-    return Table(tuple(_blocks(rows, list(methods or ()))), tuple(told), known_metrics(metrics), selection)
+    probed = leakage or {}
+    rows = [_row(_one_a_seed([result for result, _ in cell], told), cell[0][1], probed) for cell in cells.values()]
+    shown = known_metrics(metrics) + (LEAKAGE,) * any(row.values[LEAKAGE] for row in rows)
+    return Table(tuple(_blocks(rows, list(methods or ()))), tuple(told), shown, selection)
 
 
 def _of_methods(results: Iterable[Result], methods: Sequence[str], told: list[str]) -> list[Result]:
@@ -96,16 +100,18 @@ def _one_a_seed(results: list[Result], told: list[str]) -> list[Result]:
     return list(kept.values())
 
 
-def _row(results: list[Result], split: str) -> Row:
+def _row(results: list[Result], split: str, leakage: Mapping[str, float]) -> Row:
     trial = results[0].trial
     seconds = [result.seconds["total"] for result in results if "total" in result.seconds]
+    values = {metric: _value([result.metrics[split].get(metric) for result in results]) for metric in ALL_METRICS}
+    values[LEAKAGE] = _value([leakage.get(result.identity) for result in results])
     return Row(
         trial=trial,
         split=split,
         fields=setting_of(trial, split),
         results=tuple(results),
         seconds=statistics.fmean(seconds) if seconds else None,
-        values={metric: _value([result.metrics[split].get(metric) for result in results]) for metric in ALL_METRICS},
+        values=values,
         worst=_worst([result.metrics[split] for result in results]),
         published=find(trial.method, trial.dataset, trial.params) if split == "test" else None,
     )
@@ -169,7 +175,7 @@ def _titles(firsts: list[Row]) -> list[str]:
 
 def _ranked(rows: list[Row]) -> list[Row]:
     """The rows with the best and the second best mean of each metric marked."""
-    for metric in ALL_METRICS:
+    for metric in (*ALL_METRICS, LEAKAGE):
         means = [value.mean if (value := row.values[metric]) else None for row in rows]
         rows = [_marked(row, metric, rank) for row, rank in zip(rows, ranks(metric, means), strict=True)]
     return rows

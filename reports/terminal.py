@@ -31,6 +31,7 @@ _NARROW_TITLES = {
     WORST: "Worst\n95 %",
     "Train-weighted": "Train-\nweigh.",
     "Worst-group ECE": "Worst\nECE",
+    "Bias-leakage": "Leak-\nage",
     "Supervision": "Super-\nvision",
     "Seconds": "Sec-\nonds",
 }

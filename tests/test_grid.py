@@ -342,7 +342,7 @@ def test_a_teacher_is_another_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     small = {"train_limit": 256, "eval_limit": 50}
     teacher = teacher.model_copy(update=small)
     student = student.model_copy(update={**small, "needs": {"teacher": teacher}})
-    with pytest.raises(ZooError, match="is needed as a teacher but is not finished"):
+    with pytest.raises(ZooError, match="has no trained network"):
         run_trial(student, tmp_path)
     run_trial(teacher, tmp_path)
     run_trial(student, tmp_path)

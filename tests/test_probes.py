@@ -264,7 +264,7 @@ def test_a_student_is_probed_with_its_teacher(tmp_path: Path) -> None:
     for needed in found[0].result.trial.needs.values():
         shutil.rmtree(tmp_path / needed.folder)
     (error,) = probe_runs(found, limit=100, again=True).values()
-    assert "is needed as a teacher but is not finished" in error
+    assert "has no trained network" in error
 
 
 def test_other_versions_and_other_data_are_refused(runs: Path) -> None:

@@ -20,7 +20,7 @@ def test_the_caption_of_the_main_job() -> None:
         "Backbone: lnl_convnet.",
         "Precision: bf16.",
         "Mean ± sample standard deviation over n = 3 seeds (0, 1, 2).",
-        "Selection: last epoch; no labels read.",
+        "Selection: last epoch; reads no labels.",
         "Tuning: settings of lnl, lnl_adaptive chosen on val_unbiased; the others not tuned.",
         "Best bold, second best underlined (gap: nearest to zero).",
         "Published: test accuracy under the papers' own protocol, from Kim et al., CVPR 2019 (README of "

@@ -67,6 +67,13 @@ def test_all_fields_of_a_record() -> None:
         "worst_group_std": pytest.approx(0.05 / 2**0.5),
         "gap": pytest.approx(0.49),
         "gap_std": pytest.approx(0.1 / 2**0.5),
+        **{
+            f"{name}{end}": None
+            for name in ("train_weighted", "ece", "ece_worst", "auroc", "leakage")
+            for end in ("", "_std")
+        },
+        "worst_group_low": None,
+        "worst_group_high": None,
         "published": 0.8185,
         "published_metric": "accuracy",
         "published_verified": True,
