@@ -24,5 +24,6 @@ docs:
 
 results:
 	debias-zoo run --methods erm,gray,blindeye,lnl,lnl_adaptive,rebias --dataset cmnist --seeds 3 --out runs/standard
-	python docs/results/collect.py runs/standard cmnist-standard --methods erm,gray,blindeye,lnl,lnl_adaptive,rebias \
+	python docs/results/collect.py runs/standard cmnist-standard \
 		--command "debias-zoo run --methods erm,gray,blindeye,lnl,lnl_adaptive,rebias --dataset cmnist --seeds 3"
+	python docs/results/documents.py

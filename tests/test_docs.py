@@ -23,3 +23,17 @@ def test_the_page_on_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (mark,) = names["test_mine"].pytestmark  # type: ignore[attr-defined]
     for check in mark.args[1]:
         names["test_mine"](check)  # type: ignore[operator]
+
+
+def test_the_page_on_tables_defines_every_metric_and_rule() -> None:
+    from debias_zoo.metrics import DEFINITIONS
+    from debias_zoo.reports.formats import RULE_NAMES
+    from debias_zoo.reports.selection import RULES
+
+    page = (DOCS / "table.md").read_text()
+    for metric, words in DEFINITIONS.items():
+        escaped = words.replace("|", r"\|")
+        assert f"| `{metric}` | {escaped} |" in page
+    for rule in RULES.values():
+        assert f"| `{rule.name}` | {rule.about} | {rule.reads} |" in page
+    assert tuple(RULES) == RULE_NAMES

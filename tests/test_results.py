@@ -1,34 +1,53 @@
-"""The committed results: readable, complete, and what the code of today would be asked to run."""
+"""The committed results: readable, complete, their documents made again byte for byte, and trials of today's code."""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from debias_zoo.grid import Request, build_grid
-from debias_zoo.reports.report import render
-from debias_zoo.reports.table import build_table
-from debias_zoo.store import read_results
-from debias_zoo.trial import Result
+from debias_zoo.reports.selection import Epochs
+from debias_zoo.store import Run, read_runs
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results" / "cmnist-standard"
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
+FOLDERS = sorted(path.parent for path in RESULTS.glob("*/command.txt"))
 METHODS = ["erm", "gray", "blindeye", "lnl", "lnl_adaptive", "rebias"]
 
 
 @pytest.fixture(scope="module")
-def results() -> list[Result]:
-    found, problems = read_results(FOLDER)
+def documents() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("documents", RESULTS / "documents.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def runs_of(folder: Path) -> list[Run]:
+    found, problems = read_runs(folder)
     assert not problems
     return found
 
 
-@pytest.mark.parametrize(("form", "name"), [("csv", "table.csv"), ("latex", "table.tex"), ("markdown", "table.md")])
-def test_tables_are_made_again(form: str, name: str, results: list[Result]) -> None:
-    made = render(build_table(results, methods=METHODS), form)
-    assert (FOLDER / name).read_text().startswith(made)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_every_document_is_made_again(folder: Path, documents: ModuleType) -> None:
+    names = []
+    for name, text in documents.documents(folder):
+        names.append(name)
+        assert (folder / name).read_text() == text, f"run `python docs/results/documents.py {folder.name}`"
+    assert len(names) == 6
 
 
-def test_they_are_the_trials_of_today(results: list[Result]) -> None:
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_numbers_follow_from_the_predictions(folder: Path) -> None:
+    for run in runs_of(folder):
+        epochs = Epochs(run)
+        assert epochs.all_metrics(epochs.count - 1) == run.result.metrics, run.path
+
+
+def test_they_are_the_trials_of_today() -> None:
     grid = build_grid(Request(METHODS, ["cmnist"], seeds=[0, 1, 2], precision="bf16"))
-    assert {result.identity for result in results} == set(grid.trials)
+    assert {run.result.identity for run in runs_of(RESULTS / "cmnist-standard")} == set(grid.trials)

@@ -1,10 +1,10 @@
-"""Copy what is small of finished trials into a folder beside this file, and write their tables.
+"""Copy what is small of finished trials into a folder beside this file; ``documents.py`` then writes their tables.
 
     python docs/results/collect.py RUNS NAME --command "debias-zoo run ..."
 
-makes ``docs/results/NAME/`` with every trial's config.json, result.json, curves.jsonl and predictions.npz in the
-store's own layout, so that ``debias-zoo report docs/results/NAME`` makes every table again, and ``table.md``,
-``table.csv`` and ``table.tex`` with the command, the commit and the machine.
+makes ``docs/results/NAME/`` with every trial's config.json, result.json, curves.jsonl, predictions.npz and, where it was
+probed or explained, probe.json and explain.json, in the store's own layout: ``debias-zoo report docs/results/NAME``
+reads it as it reads any runs.
 """
 
 from __future__ import annotations
@@ -14,12 +14,9 @@ import json
 import shutil
 from pathlib import Path
 
-from debias_zoo.reports.report import render
-from debias_zoo.reports.table import build_table
-from debias_zoo.store import read_results
-from debias_zoo.trial import Result
+from debias_zoo.store import Run, read_runs
 
-FILES = ("config.json", "result.json", "curves.jsonl", "predictions.npz")
+FILES = ("config.json", "result.json", "curves.jsonl", "predictions.npz", "probe.json", "explain.json")
 
 
 def main() -> None:
@@ -28,37 +25,23 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("name")
     parser.add_argument("--command", required=True, help="what made the runs")
-    parser.add_argument("--methods", help="their order in the table")
     asked = parser.parse_args()
     target = Path(__file__).resolve().parent / asked.name
-    results, problems = read_results(asked.runs)
-    for result in results:
-        folder = target / result.trial.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            shutil.copyfile(asked.runs / result.trial.folder / name, folder / name)
-        if weights := result.trial.weights:  # where they lie is no part of the trial's identity
-            for name in ("config.json", "result.json"):
-                text = (folder / name).read_text()
-                (folder / name).write_text(text.replace(json.dumps(weights), json.dumps(Path(weights).name)))
-    table = build_table(results, methods=asked.methods.split(",") if asked.methods else None, problems=problems)
-    (target / "table.csv").write_text(render(table, "csv"))
-    (target / "table.tex").write_text(render(table, "latex"))
-    (target / "table.md").write_text(f"{render(table, 'markdown')}\n{origin(results, asked.command)}")
+    for run in read_runs(asked.runs)[0]:
+        collect(run, target / run.result.trial.folder)
+    (target / "command.txt").write_text(f"{asked.command}\n")
 
 
-def origin(results: list[Result], command: str) -> str:
-    """Command, commits, machines and dates of the results."""
-
-    def all_of(key: str) -> str:
-        return ", ".join(sorted({str(result.environment[key]) for result in results}))
-
-    hours = sum(result.seconds["total"] for result in results) / 3600
-    return (
-        f"Command: `{command}`\n\nCommit: {all_of('commit')}; {all_of('processor')}, {all_of('device')}, threads a "
-        f"trial: {all_of('threads')}; torch {all_of('torch')}, Python {all_of('python')}; {all_of('date')}; "
-        f"{hours:.1f} core-hours.\n"
-    )
+def collect(run: Run, folder: Path) -> None:
+    """Copy one trial's files; where its initial weights lay on the disk is left out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        if (run.path / name).exists():
+            shutil.copyfile(run.path / name, folder / name)
+    if weights := run.result.trial.weights:  # where they lie is no part of the trial's identity
+        for name in ("config.json", "result.json"):
+            text = (folder / name).read_text()
+            (folder / name).write_text(text.replace(json.dumps(weights), json.dumps(Path(weights).name)))
 
 
 if __name__ == "__main__":

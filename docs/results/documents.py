@@ -1,0 +1,70 @@
+"""Make every document of a folder of results again, byte for byte.
+
+    python docs/results/documents.py [NAME ...]
+
+writes, beside the trials in ``docs/results/NAME/``, ``table.md``, ``table.csv``, ``table.tex``, ``selection.md``,
+``ledger.md`` and ``cost.md``; without a name, for all folders. Each is what ``debias-zoo report docs/results/NAME``
+prints with the options below, the Markdown followed by where the numbers came from. ``command.txt`` holds the command
+that made the runs; the table's methods stand in its order.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from debias_zoo.reports.report import Asked, make_report, render_report
+from debias_zoo.reports.selection import RULES
+from debias_zoo.store import read_runs
+from debias_zoo.trial import Result
+
+HERE = Path(__file__).resolve().parent
+
+
+def documents(folder: Path) -> Iterator[tuple[str, str]]:
+    """File name and text of each document of a folder."""
+    runs, problems = read_runs(folder)
+    command = (folder / "command.txt").read_text().strip()
+    below = origin([run.result for run in runs], command)
+    found = re.search(r"--methods (\S+)", command)
+    there = {run.result.trial.method for run in runs}
+    methods = [name for name in (found[1].split(",") if found else []) if name in there]
+    for name, asked in {
+        "table": Asked(methods),
+        "selection": Asked(methods, rules=tuple(RULES)),
+        "ledger": Asked(methods, ledger=True),
+        "cost": Asked(methods, cost=True),
+    }.items():
+        report = make_report(runs, problems, asked)
+        yield f"{name}.md", f"{render_report(report, 'markdown')}\n{below}"
+        if name == "table":
+            yield "table.csv", render_report(report, "csv")
+            yield "table.tex", render_report(report, "latex")
+
+
+def origin(results: list[Result], command: str) -> str:
+    """Command, commits, machines and dates of the results."""
+
+    def all_of(key: str) -> str:
+        return ", ".join(sorted({str(result.environment[key]) for result in results}))
+
+    hours = sum(result.seconds["total"] for result in results) / 3600
+    return (
+        f"Command: `{command}`\n\nCommit: {all_of('commit')}; {all_of('processor')}, {all_of('device')}, threads a "
+        f"trial: {all_of('threads')}; torch {all_of('torch')}, Python {all_of('python')}; {all_of('date')}; "
+        f"{hours:.1f} core-hours.\n"
+    )
+
+
+def main() -> None:
+    """Write the documents of the folders that are named, or of all."""
+    names = sys.argv[1:] or sorted(path.parent.name for path in HERE.glob("*/command.txt"))
+    for name in names:
+        for file, text in documents(HERE / name):
+            (HERE / name / file).write_text(text)
+
+
+if __name__ == "__main__":
+    main()
