@@ -14,7 +14,9 @@ from .cli_data import data
 from .cli_explain import explain
 from .cli_probe import probe
 from .cli_report import report
+from .cli_runs import runs
 from .cli_shared import data_root, mendable
+from .errors import ZooError
 
 INTERRUPTED = 130
 
@@ -34,19 +36,24 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--methods", required=True, help="Names, separated by commas; `debias-zoo list methods` shows them.")
+@click.argument("grid", required=False, type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--methods", help="Names, separated by commas; `debias-zoo list methods` shows them.")
 @click.option(
     "--dataset",
     "datasets",
     multiple=True,
-    required=True,
     help="NAME[:KEY=VALUE,...]; repeatable. A list of values is a sweep: cmnist:variance=0.02,0.03.",
 )
 @click.option(
     "--seeds", type=click.IntRange(1), help="How many seeds: 0 ... N-1. Neither this nor --seed: seed 0 alone."
 )
 @click.option("--seed", "seed_list", help="Which seeds, separated by commas.")
-@click.option("--backbone", help="A timm model instead of the recipe's; `debias-zoo list backbones`.")
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    help="A timm model instead of the recipe's; repeatable; `debias-zoo list backbones`.",
+)
 @click.option(
     "--protocol",
     type=click.Choice(["quick", "standard", "paper"]),
@@ -70,11 +77,27 @@ def cli() -> None:
 @click.option("--pretrained", is_flag=True, help="The backbone starts from timm's pretrained weights.")
 @click.option("--skip-corrupt", is_flag=True, help="Leave out images that cannot be decoded, instead of stopping.")
 @click.option("--track", multiple=True, metavar="NAME", help="Show the curves there too: tensorboard; repeatable.")
+@click.option("--dry-run", is_flag=True, help="Print the trials, their number and the expected time; train nothing.")
+@click.pass_context
 @mendable
-def run(**options: Any) -> None:
-    """Train and compare methods; what is finished is not done again, what was killed is resumed."""
+def run(context: click.Context, grid: Path | None, **options: Any) -> None:
+    """Train and compare methods; what is finished is not done again, what was killed is resumed.
+
+    GRID is a YAML file with what the options below say; an option that is given beside it wins.
+    """
     from .driver import drive
 
+    if grid is not None:
+        from .gridfile import read_grid
+
+        default = click.core.ParameterSource.DEFAULT
+        of_file = read_grid(grid)
+        given = {key for key in options if context.get_parameter_source(key) is not default}
+        if given & {"seeds", "seed_list"}:
+            given |= {"seeds", "seed_list"}
+        options |= {key: value for key, value in of_file.items() if key not in given}
+    if not options["methods"] or not options["datasets"]:
+        raise ZooError("say what to run: --methods A,B --dataset NAME, or a grid file with both")
     raise SystemExit(drive(**options))
 
 
@@ -127,6 +150,7 @@ cli.add_command(data)
 cli.add_command(explain)
 cli.add_command(probe)
 cli.add_command(report)
+cli.add_command(runs)
 
 
 def main() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ FAILED, INTERRUPTED = 1, 130
 
 def drive(
     methods: str,
-    datasets: Sequence[str],
+    datasets: Sequence[str | Mapping[str, Any]],
     seeds: int | None,
     seed_list: str | None,
-    backbone: str | None,
+    backbones: Sequence[str],
     protocol: str,
     sets: Sequence[str],
     device: str,
@@ -44,6 +45,7 @@ def drive(
     pretrained: bool = False,
     skip_corrupt: bool = False,
     track: Sequence[str] = (),
+    dry_run: bool = False,
     console: Console | None = None,
 ) -> int:
     """Run a comparison as the options of ``debias-zoo run`` say; returns the exit code."""
@@ -55,7 +57,7 @@ def drive(
         datasets=datasets,
         seeds=parse_seeds(seeds, seed_list),
         protocol=protocol,
-        backbone=backbone,
+        backbones=list(dict.fromkeys(backbones)),
         sets=[parse_set(text) for text in sets],
         precision=default_precision(device) if precision == "auto" else precision,
         root=root,
@@ -64,7 +66,8 @@ def drive(
     )
     grid = build_grid(request)
     slots, threads = share_out(jobs, len(grid.trials), device)
-    check_writable(out)
+    if not dry_run:
+        check_writable(out)
     for warning in dict.fromkeys(grid.warnings):
         _say(console, f"warning: {warning}")
     todo = _unfinished(grid, out, console)
@@ -74,7 +77,11 @@ def drive(
         seconds = expected_seconds(todo, out, root, device, threads)
         # of one seed, the longest first: the last worker is not left alone with a long one
         todo.sort(key=lambda trial: (_rank(request, trial), -seconds[trial.identity]))
+        if dry_run:
+            _list(console, request, grid, todo, seconds)
         _announce(console, request, grid, todo, [seconds[t.identity] for t in todo], slots, threads, device, out)
+        if dry_run:
+            return 0
         try:
             errors = _execute(console, todo, LocalExecutor(slots, threads, out, device, root, trackers))
         except KeyboardInterrupt:
@@ -159,7 +166,7 @@ def _announce(
     known = f" ({done} of {len(grid.trials)} are finished already)" if done else ""
     seeds = ", ".join(str(seed) for seed in request.seeds)
     _say(console, f"{len(todo)} trial{'s' * (len(todo) != 1)}{known}: {', '.join(request.methods)}")
-    _say(console, f"on {', '.join(request.datasets)}; seed{'s' * (len(request.seeds) != 1)} {seeds}")
+    _say(console, f"on {', '.join(map(_named, request.datasets))}; seed{'s' * (len(request.seeds) != 1)} {seeds}")
     _say(
         console,
         f"protocol {request.protocol}, {request.precision} on {device}, {slots} at a time with {threads} "
@@ -169,6 +176,20 @@ def _announce(
     for method, deviations in differing:
         _say(console, f"{method}: differs from its paper: {'; '.join(deviations)}")
     _say(console, f"expected to take about {_duration(makespan(seconds, slots))}; results go to {out}/")
+
+
+def _list(console: Console, request: Request, grid: Grid, todo: list[Trial], seconds: dict[str, float]) -> None:
+    """The trials in the order they would run, with the seconds each is expected to take; then the finished ones."""
+    every = list(grid.trials.values())
+    for trial in todo:
+        _say(console, f"{_duration(seconds[trial.identity]):>12}  {full_name(trial, every)}  {trial.folder}")
+    for trial in every:
+        if trial not in todo:
+            _say(console, f"{'finished':>12}  {full_name(trial, every)}  {trial.folder}")
+
+
+def _named(dataset: str | Mapping[str, Any]) -> str:
+    return dataset if isinstance(dataset, str) else json.dumps(dict(dataset))
 
 
 def _duration(seconds: float) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from .assembly import dataset_of
 from .dataset import BiasDataset
 from .errors import ZooError, unknown
 from .feasibility import bias_warnings, check_classes, dry_run
+from .gridfile import as_values
 from .method import Method, Need, Recipe
 from .protocol import TRAIN, Settings, protocol
 from .registry import entries, load_dataset, load_method
@@ -27,16 +28,18 @@ class Request:
     """What the user asked for; texts as on the command line.
 
     Attributes:
-        methods: names. datasets: ``name[:key=value,...]``. seeds: of the trials.
+        methods: names. datasets: ``name[:key=value,...]``, or mappings as in ``gridfile.py``. seeds: of the trials.
+        backbones: several in place of ``backbone``.
         sets: (method, key or stage.key, value). precision: "fp32" or "bf16", decided.
         weights: initial weights of the backbone, as in ``weights.py``. skip_corrupt: leave out damaged images.
     """
 
     methods: Sequence[str]
-    datasets: Sequence[str]
+    datasets: Sequence[str | Mapping[str, Any]]
     seeds: Sequence[int] = (0,)
     protocol: str = "standard"
     backbone: str | None = None
+    backbones: Sequence[str] = ()
     sets: Sequence[tuple[str, str, Any]] = ()
     precision: str = "fp32"
     root: Path | None = None
@@ -76,8 +79,9 @@ def build_grid(request: Request) -> Grid:
         check_classes(dataset, request.root)
     grid = Grid()
     # seeds outermost: a first full row of the table appears early
-    for seed, dataset, name in itertools.product(request.seeds, datasets, request.methods):
-        grid.add(make_trial(name, dataset, seed, request), asked=True)
+    each = [replace(request, backbone=name) for name in request.backbones] or [request]
+    for seed, dataset, one, name in itertools.product(request.seeds, datasets, each, request.methods):
+        grid.add(make_trial(name, dataset, seed, one), asked=True)
     unlike = {trial.model_copy(update={"seed": 0}).identity: trial for trial in grid.trials.values()}
     for trial in unlike.values():
         method = dry_run(trial, request.root)
@@ -86,13 +90,26 @@ def build_grid(request: Request) -> Grid:
     return grid
 
 
-def parse_datasets(text: str, skip_corrupt: bool = False) -> list[BiasDataset]:
-    """``name[:key=value,...]`` as data sets; a piece without ``key=`` continues the list before it: a sweep.
+def parse_datasets(given: str | Mapping[str, Any], skip_corrupt: bool = False) -> list[BiasDataset]:
+    """``name[:key=value,...]`` or a mapping of a grid file as data sets; a list of values is a sweep.
 
-    ``skip_corrupt`` sets the parameter of that name where a data set has it and the text does not.
+    ``skip_corrupt`` sets the parameter of that name where a data set has it and it is not given.
     """
-    name, _, rest = text.partition(":")
+    name, values = _parsed(given) if isinstance(given, str) else as_values(given)
     cls = load_dataset(name)
+    known = cls.Params.model_fields
+    for key in values:
+        if key not in known:
+            raise unknown(f"parameter of data set {name!r}:", key, known)
+    if skip_corrupt and "skip_corrupt" in known and "skip_corrupt" not in values:
+        values = {**values, "skip_corrupt": [True]}
+    sweeps = itertools.product(*([(key, value) for value in found] for key, found in values.items()))
+    return [cls(_validated(cls.Params, dict(sweep), f"data set {name!r}")) for sweep in sweeps]
+
+
+def _parsed(text: str) -> tuple[str, dict[str, Sequence[Any]]]:
+    """Name and values by key of ``name[:key=value,...]``; a piece without ``key=`` continues the list before it."""
+    name, _, rest = text.partition(":")
     values: dict[str, list[str]] = {}
     key = ""
     for piece in filter(None, rest.split(",")):
@@ -106,14 +123,7 @@ def parse_datasets(text: str, skip_corrupt: bool = False) -> list[BiasDataset]:
         values[key].append(piece)
     if rest == "" and text.endswith(":"):
         raise ZooError(f"--dataset {text!r}: nothing follows the colon")
-    known = cls.Params.model_fields
-    for key in values:
-        if key not in known:
-            raise unknown(f"parameter of data set {name!r}:", key, known)
-    if skip_corrupt and "skip_corrupt" in known:
-        values.setdefault("skip_corrupt", ["true"])
-    sweeps = itertools.product(*([(key, value) for value in found] for key, found in values.items()))
-    return [cls(_validated(cls.Params, dict(sweep), f"data set {name!r}")) for sweep in sweeps]
+    return name, {key: tuple(found) for key, found in values.items()}
 
 
 def _validated(model: type[BaseModel], values: dict[str, Any], who: str) -> Any:

@@ -130,7 +130,7 @@ class PlainView:
 
 
 def full_name(trial: Trial, trials: Sequence[Trial]) -> str:
-    """Method, data set and seed, with the parameters of the data in which the trials differ."""
+    """Method, data set and seed, with the parameters of the data and the backbone in which the trials differ."""
     return " ".join([trial.label, *_varied(trial, trials)])
 
 
@@ -146,4 +146,5 @@ def _short_name(trial: Trial, trials: Sequence[Trial]) -> str:
 
 def _varied(trial: Trial, trials: Sequence[Trial]) -> list[str]:
     keys = [key for key in trial.params if len({str(other.params.get(key)) for other in trials}) > 1]
-    return [f"{key}={trial.params[key]}" for key in keys]
+    backbones = {other.backbone for other in trials if other.method == trial.method}
+    return [*[f"{key}={trial.params[key]}" for key in keys], *([trial.backbone] if len(backbones) > 1 else [])]

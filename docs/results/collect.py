@@ -2,9 +2,9 @@
 
     python docs/results/collect.py RUNS NAME --command "debias-zoo run ..."
 
-makes ``docs/results/NAME/`` with every trial's config.json, result.json, curves.jsonl, predictions.npz and, where it was
-probed or explained, probe.json and explain.json, in the store's own layout: ``debias-zoo report docs/results/NAME``
-reads it as it reads any runs.
+makes ``docs/results/NAME/`` with every trial's config.json, result.json, curves.jsonl, predictions.npz and, where it
+was probed or explained, probe.json and explain.json, in the store's own layout: ``debias-zoo report
+docs/results/NAME`` reads it as it reads any runs.
 """
 
 from __future__ import annotations

@@ -1,0 +1,102 @@
+"""Grids in YAML files, several backbones, and what a dry run says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from debias_zoo.cli import cli
+from debias_zoo.errors import ZooError
+from debias_zoo.grid import Request, build_grid
+from debias_zoo.gridfile import read_grid
+
+GRID = """
+methods: [erm, gray]
+datasets:
+  - {name: cmnist, variance: [0.02, 0.05]}
+seeds: [0, 3]
+protocol: quick
+backbones: [lnl_convnet, resnet20]
+set: {erm.train.lr: 0.02}
+device: cpu
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "grid.yaml"
+    path.write_text(text)
+    return path
+
+
+def invoke(*command: str) -> Result:
+    return CliRunner().invoke(cli, list(command))
+
+
+def test_a_file_says_what_options_say(tmp_path: Path) -> None:
+    options = read_grid(written(tmp_path, GRID))
+    assert options["methods"] == "erm,gray"
+    assert options["seed_list"] == "0,3"
+    assert options["sets"] == ["erm.train.lr=0.02"]
+    assert options["backbones"] == ("lnl_convnet", "resnet20")
+
+
+def test_a_dry_run_lists_every_trial_and_trains_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = invoke("run", str(written(tmp_path, GRID)), "--dry-run")
+    assert done.exit_code == 0, done.output
+    lines = [line for line in done.output.splitlines() if "  cmnist/" in line]
+    assert len(lines) == 2 * 2 * 2 * 2
+    assert len({line.split("  ")[-2] for line in lines}) == 16, "every trial's name tells it apart"
+    assert "16 trials: erm, gray" in done.output
+    assert "expected to take about" in done.output
+    assert sum("seed 0" in line for line in lines[:8]) == 8, "one seed of everything comes first"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_option_beside_the_file_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = invoke("run", str(written(tmp_path, GRID)), "--dry-run", "--seeds", "1", "--methods", "erm")
+    assert done.exit_code == 0, done.output
+    assert "4 trials: erm" in done.output
+    assert "seed 0\n" in done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("methods: erm\ndatasets: cmnist\nsede: 3\n", "unknown key of {path}: 'sede'; did you mean 'seeds'"),
+        ("methods: erm\n", "{path}: datasets: Field required"),
+        ("- erm\n", "{path} must hold a mapping with at least methods and datasets; it holds list"),
+        ("methods: [erm\n", "cannot read {path}: while parsing"),
+        ("methods: !!python/object/apply:os.system ['true']\ndatasets: cmnist\n", "cannot read {path}: could not"),
+        ("methods: erm\ndatasets: cmnist\nseeds: many\n", "{path}: seeds"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ZooError) as found:
+        read_grid(path)
+    assert message.format(path=path) in str(found.value)
+
+
+def test_a_data_set_of_a_file_may_hold_commas(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match=r"there is no .*a,b"):
+        build_grid(Request(["erm"], [{"name": "folder", "path": str(tmp_path / "a,b"), "metadata": "m.csv"}]))
+    with pytest.raises(ZooError, match="must have a name; it has: variance"):
+        build_grid(Request(["erm"], [{"variance": 0.02}]))
+
+
+def test_every_backbone_is_a_trial_of_its_own() -> None:
+    grid = build_grid(Request(["erm"], ["cmnist"], protocol="quick", backbones=["lnl_convnet", "resnet20"]))
+    trials: list[Any] = list(grid.trials.values())
+    assert [trial.backbone for trial in trials] == ["lnl_convnet", "resnet20"]
+    assert trials[1].options == ("--backbone resnet20",)
+
+
+def test_without_methods_or_data_it_says_what_is_missing() -> None:
+    done = invoke("run", "--methods", "erm")
+    assert done.exit_code == 2
+    assert "--methods A,B --dataset NAME, or a grid file with both" in done.output
