@@ -122,6 +122,8 @@ class Trainer:
     """
 
     checkpoint_seconds = float(os.environ.get("DEBIAS_ZOO_CHECKPOINT_SECONDS", "60"))
+    epoch_seconds = 1.0
+    """A checkpoint is due after so many seconds within an epoch, and at the end of an epoch after so many."""
     report_seconds = 1.0
 
     def __init__(
@@ -141,6 +143,7 @@ class Trainer:
         self._val = evals.get(validation_split(evals) if self.method.needs_val_bias else "val")
         self.save, self.report = save, report
         self.progress = Progress()
+        self._saved = time.monotonic()
         self.predictions: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in evals}
         self.notes: list[str] = []
         self._initial = {k: v.detach().clone() for k, v in self.method.state_dict().items() if self._is_reset(k)}
@@ -244,7 +247,7 @@ class Trainer:
                 at.train_seconds += now - started
                 saved = started = now
                 self._stop_if_bad(first_bad, plan)  # a checkpoint with NaN in it could not be told from a good one
-                self._save()
+                self._save(always=True)
         at.train_seconds += time.monotonic() - started
         self._end_epoch(plan, replace(clock, step=(at.epoch + 1) * steps - 1), steps)
 
@@ -346,9 +349,12 @@ class Trainer:
         changes = type(self.method).finish is not Method.finish
         return 1 if changes else self.plans[-1].epochs
 
-    def _save(self) -> None:
-        if self.save is None:
+    def _save(self, always: bool = False) -> None:
+        """Write a checkpoint, unless another was written just now: what is lost by that is trained again."""
+        now = time.monotonic()
+        if self.save is None or not (always or now - self._saved >= min(self.epoch_seconds, self.checkpoint_seconds)):
             return
+        self._saved = now
         self.save(
             {
                 "device": self.engine.device.type,

@@ -112,7 +112,8 @@ def test_saving_changes_no_number() -> None:
     assert differences(bench.fit(epochs=2).outcome(), bench.fit(epochs=2, keep=True).outcome()) == []
 
 
-def test_checkpoints_hold_tensors_and_plain_values_alone() -> None:
+def test_checkpoints_hold_tensors_and_plain_values_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "checkpoint_seconds", 0.0)
     kept: list[bytes] = []
     trained(Small, save=lambda state: kept.append(to_bytes(state)))
     assert set(from_bytes(kept[-1])) == {"device", "engine", "progress", "predictions", "initial", "notes"}
