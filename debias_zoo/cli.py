@@ -15,7 +15,8 @@ from .cli_explain import explain
 from .cli_probe import probe
 from .cli_report import report
 from .cli_runs import runs
-from .cli_shared import data_root, mendable
+from .cli_shared import mendable, training_options
+from .cli_tune import tune
 from .errors import ZooError
 
 INTERRUPTED = 130
@@ -45,37 +46,22 @@ def cli() -> None:
     help="NAME[:KEY=VALUE,...]; repeatable. A list of values is a sweep: cmnist:variance=0.02,0.03.",
 )
 @click.option(
-    "--seeds", type=click.IntRange(1), help="How many seeds: 0 ... N-1. Neither this nor --seed: seed 0 alone."
-)
-@click.option("--seed", "seed_list", help="Which seeds, separated by commas.")
-@click.option(
     "--backbone",
     "backbones",
     multiple=True,
     help="A timm model instead of the recipe's; repeatable; `debias-zoo list backbones`.",
 )
 @click.option(
-    "--protocol",
-    type=click.Choice(["quick", "standard", "paper"]),
-    default="standard",
-    show_default=True,
-    help="The budget: a look, an equal one for all methods, or each paper's own.",
-)
-@click.option(
     "--set", "sets", multiple=True, metavar="METHOD.KEY=JSON", help="A setting, or METHOD.STAGE.KEY / METHOD.train.KEY."
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:i] or mps.")
-@click.option("--jobs", default="auto", show_default=True, help="Trials side by side, or auto.")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True)
-@data_root
 @click.option(
-    "--weights",
+    "--recipe",
+    "recipes",
+    multiple=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A state dict the backbone starts from, all but its classifier.",
+    help="Settings that `debias-zoo tune` chose, in the place of the recipe's; repeatable.",
 )
-@click.option("--pretrained", is_flag=True, help="The backbone starts from timm's pretrained weights.")
-@click.option("--skip-corrupt", is_flag=True, help="Leave out images that cannot be decoded, instead of stopping.")
+@training_options
 @click.option("--track", multiple=True, metavar="NAME", help="Show the curves there too: tensorboard; repeatable.")
 @click.option("--dry-run", is_flag=True, help="Print the trials, their number and the expected time; train nothing.")
 @click.pass_context
@@ -151,6 +137,7 @@ cli.add_command(explain)
 cli.add_command(probe)
 cli.add_command(report)
 cli.add_command(runs)
+cli.add_command(tune)
 
 
 def main() -> None:

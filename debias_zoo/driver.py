@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from .assembly import dataset_of
+from .cli_shared import names
 from .data import prepare
 from .devices import cores, default_precision, pick_device
 from .errors import ZooError
@@ -18,6 +19,7 @@ from .estimate import expected_seconds, makespan
 from .executors import LocalExecutor
 from .grid import Grid, Request, build_grid, parse_set
 from .progress import full_name, make_view
+from .recipes import read_recipe
 from .reports.table import build_table
 from .reports.terminal import render_rich
 from .store import Folder, check_writable
@@ -46,6 +48,7 @@ def drive(
     skip_corrupt: bool = False,
     track: Sequence[str] = (),
     dry_run: bool = False,
+    recipes: Sequence[Path] = (),
     console: Console | None = None,
 ) -> int:
     """Run a comparison as the options of ``debias-zoo run`` say; returns the exit code."""
@@ -53,7 +56,7 @@ def drive(
     device = pick_device(device)
     trackers = check_trackers(track)
     request = Request(
-        methods=list(dict.fromkeys(piece.strip() for piece in methods.split(",") if piece.strip())),
+        methods=list(dict.fromkeys(names(methods))),
         datasets=datasets,
         seeds=parse_seeds(seeds, seed_list),
         protocol=protocol,
@@ -63,14 +66,16 @@ def drive(
         root=root,
         weights=initial(weights, pretrained),
         skip_corrupt=skip_corrupt,
+        chosen=[read_recipe(path) for path in recipes],
     )
     grid = build_grid(request)
     slots, threads = share_out(jobs, len(grid.trials), device)
     if not dry_run:
         check_writable(out)
     for warning in dict.fromkeys(grid.warnings):
-        _say(console, f"warning: {warning}")
-    todo = _unfinished(grid, out, console)
+        say(console, f"warning: {warning}")
+    todo = unfinished(grid, out, console)
+    _restate(grid, out)
     errors: dict[str, str] = {}
     if todo:
         prepare([dataset_of(trial) for trial in todo], root, console)
@@ -83,9 +88,9 @@ def drive(
         if dry_run:
             return 0
         try:
-            errors = _execute(console, todo, LocalExecutor(slots, threads, out, device, root, trackers))
+            errors = execute(console, todo, LocalExecutor(slots, threads, out, device, root, trackers))
         except KeyboardInterrupt:
-            _say(console, "interrupted; what is finished is kept: the same command goes on from there")
+            say(console, "interrupted; what is finished is kept: the same command goes on from there")
             return INTERRUPTED
     _show(console, grid, out, errors)
     return FAILED if errors else 0
@@ -135,9 +140,11 @@ def _rank(request: Request, trial: Trial) -> tuple[int, int]:
     return (int(asked), request.seeds.index(trial.seed) if trial.seed in request.seeds else 0)
 
 
-def _unfinished(grid: Grid, out: Path, console: Console) -> list[Trial]:
+def unfinished(grid: Grid, out: Path, console: Console) -> list[Trial]:
+    """The trials without a result below ``out``; a ZooError where one needs a network that is lost."""
+
     def warn(text: str) -> None:
-        _say(console, f"warning: {text}")
+        say(console, f"warning: {text}")
 
     todo = [trial for trial in grid.trials.values() if Folder(out / trial.folder, warn).result() is None]
     for trial in todo:
@@ -149,6 +156,16 @@ def _unfinished(grid: Grid, out: Path, console: Console) -> list[Trial]:
                     f"({folder}/model.safetensors is missing): delete that folder, or choose another --out"
                 )
     return todo
+
+
+def _restate(grid: Grid, out: Path) -> None:
+    """Finished trials whose settings turn out to be chosen by labels say so from now on; none unsays it."""
+    for trial in grid.trials.values():
+        folder = Folder(out / trial.folder)
+        result = folder.result()
+        rank = (None, "val", "val_unbiased").index
+        if result and rank(trial.supervision.tuned_on) > rank(result.trial.supervision.tuned_on):
+            folder.restate(result, trial)
 
 
 def _announce(
@@ -165,34 +182,35 @@ def _announce(
     done = len(grid.trials) - len(todo)
     known = f" ({done} of {len(grid.trials)} are finished already)" if done else ""
     seeds = ", ".join(str(seed) for seed in request.seeds)
-    _say(console, f"{len(todo)} trial{'s' * (len(todo) != 1)}{known}: {', '.join(request.methods)}")
-    _say(console, f"on {', '.join(map(_named, request.datasets))}; seed{'s' * (len(request.seeds) != 1)} {seeds}")
-    _say(
+    say(console, f"{len(todo)} trial{'s' * (len(todo) != 1)}{known}: {', '.join(request.methods)}")
+    say(console, f"on {', '.join(map(_named, request.datasets))}; seed{'s' * (len(request.seeds) != 1)} {seeds}")
+    say(
         console,
         f"protocol {request.protocol}, {request.precision} on {device}, {slots} at a time with {threads} "
         f"thread{'s' * (threads != 1)} each, backbone {', '.join(sorted({t.backbone for t in todo}))}",
     )
     differing = dict.fromkeys((trial.method, trial.deviations) for trial in todo if trial.deviations)
     for method, deviations in differing:
-        _say(console, f"{method}: differs from its paper: {'; '.join(deviations)}")
-    _say(console, f"expected to take about {_duration(makespan(seconds, slots))}; results go to {out}/")
+        say(console, f"{method}: differs from its paper: {'; '.join(deviations)}")
+    say(console, f"expected to take about {duration(makespan(seconds, slots))}; results go to {out}/")
 
 
 def _list(console: Console, request: Request, grid: Grid, todo: list[Trial], seconds: dict[str, float]) -> None:
     """The trials in the order they would run, with the seconds each is expected to take; then the finished ones."""
     every = list(grid.trials.values())
     for trial in todo:
-        _say(console, f"{_duration(seconds[trial.identity]):>12}  {full_name(trial, every)}  {trial.folder}")
+        say(console, f"{duration(seconds[trial.identity]):>12}  {full_name(trial, every)}  {trial.folder}")
     for trial in every:
         if trial not in todo:
-            _say(console, f"{'finished':>12}  {full_name(trial, every)}  {trial.folder}")
+            say(console, f"{'finished':>12}  {full_name(trial, every)}  {trial.folder}")
 
 
 def _named(dataset: str | Mapping[str, Any]) -> str:
     return dataset if isinstance(dataset, str) else json.dumps(dict(dataset))
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In words."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     if seconds < 5400:
@@ -200,11 +218,11 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours"
 
 
-def _execute(console: Console, todo: list[Trial], executor: LocalExecutor) -> dict[str, str]:
-    """Run the trials; the errors of those that failed, by identity."""
+def execute(console: Console, todo: list[Trial], executor: LocalExecutor, keep: bool = False) -> dict[str, str]:
+    """Run the trials; the errors of those that failed, by identity. ``keep`` as in ``LocalExecutor.run``."""
     errors = {}
     with make_view(console, todo) as view:
-        for event in executor.run(todo):
+        for event in executor.run(todo, keep):
             view.show(event)
             if event.kind == "failed":
                 errors[event.trial.identity] = event.content["error"]
@@ -220,15 +238,16 @@ def _show(console: Console, grid: Grid, out: Path, errors: dict[str, str]) -> No
     every = list(grid.trials.values())
     problems = [f"{full_name(grid.trials[key], every)}: failed: {text}" for key, text in errors.items()]
     if not results:
-        _say(console, "no trial finished")
+        say(console, "no trial finished")
         for problem in problems:
-            _say(console, problem)
+            say(console, problem)
         return
     methods = list(dict.fromkeys(grid.trials[identity].method for identity in grid.asked))
     console.print(render_rich(build_table(results, methods=methods, problems=problems)))
     if console.file is sys.stdout:
-        _say(console, f"for a paper: debias-zoo report {out} --format latex -o table.tex")
+        say(console, f"for a paper: debias-zoo report {out} --format latex -o table.tex")
 
 
-def _say(console: Console, text: Any) -> None:
+def say(console: Console, text: Any) -> None:
+    """A line of plain text, not wrapped."""
     console.print(str(text), markup=False, highlight=False, soft_wrap=True)

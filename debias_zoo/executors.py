@@ -65,8 +65,11 @@ class LocalExecutor:
         self._events: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
         self._workers: list[_Worker] = []
 
-    def run(self, trials: Sequence[Trial]) -> Iterator[Event]:
-        """Run ``trials`` in order, each after those it needs; yields events until all are done or failed."""
+    def run(self, trials: Sequence[Trial], keep: bool = False) -> Iterator[Event]:
+        """Run ``trials`` in order, each after those it needs; yields events until all are done or failed.
+
+        ``keep``: the workers wait for a next call, and ``close`` ends them.
+        """
         waiting = list(trials)
         ended: dict[str, bool] = {}
         attempts: dict[str, int] = {}
@@ -79,8 +82,12 @@ class LocalExecutor:
                     continue
                 worker, message = self._events.get()
                 yield from self._take(worker, message, waiting, ended, attempts)
+        except BaseException:  # Ctrl-C, or whoever reads the events stops: what runs is not waited for
+            keep = False
+            raise
         finally:
-            self.close()
+            if not keep:
+                self.close()
 
     def close(self) -> None:
         """End all workers; what they held can be resumed."""

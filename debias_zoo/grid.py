@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from .assembly import dataset_of
 from .dataset import BiasDataset
 from .errors import ZooError, unknown
@@ -18,8 +16,10 @@ from .feasibility import bias_warnings, check_classes, dry_run
 from .gridfile import as_values
 from .method import Method, Need, Recipe
 from .protocol import TRAIN, Settings, protocol
+from .recipes import Chosen, check_chosen, chosen_for
 from .registry import entries, load_dataset, load_method
 from .trial import Supervision, Trial
+from .validated import validated
 from .weights import PRETRAINED, digest, initial_weights
 
 
@@ -32,6 +32,7 @@ class Request:
         backbones: several in place of ``backbone``.
         sets: (method, key or stage.key, value). precision: "fp32" or "bf16", decided.
         weights: initial weights of the backbone, as in ``weights.py``. skip_corrupt: leave out damaged images.
+        chosen: settings that tuning chose; they replace those of recipes, and ``sets`` replace them.
     """
 
     methods: Sequence[str]
@@ -45,6 +46,7 @@ class Request:
     root: Path | None = None
     weights: str = ""
     skip_corrupt: bool = False
+    chosen: Sequence[Chosen] = ()
 
 
 @dataclass
@@ -74,6 +76,7 @@ def build_grid(request: Request) -> Grid:
         raise ZooError("no method is named: --methods a,b")
     _check_sets(request)
     datasets = [dataset for text in request.datasets for dataset in parse_datasets(text, request.skip_corrupt)]
+    check_chosen(request.chosen, _all_methods(request), [dataset.name for dataset in datasets])
     for dataset in datasets:
         dataset.check(request.root)
         check_classes(dataset, request.root)
@@ -85,7 +88,7 @@ def build_grid(request: Request) -> Grid:
     unlike = {trial.model_copy(update={"seed": 0}).identity: trial for trial in grid.trials.values()}
     for trial in unlike.values():
         method = dry_run(trial, request.root)
-        _check_stages(method, request)
+        _check_stages(method, trial.dataset, request)
         grid.warnings += bias_warnings(method, dataset_of(trial), request.root)
     return grid
 
@@ -104,7 +107,7 @@ def parse_datasets(given: str | Mapping[str, Any], skip_corrupt: bool = False) -
     if skip_corrupt and "skip_corrupt" in known and "skip_corrupt" not in values:
         values = {**values, "skip_corrupt": [True]}
     sweeps = itertools.product(*([(key, value) for value in found] for key, found in values.items()))
-    return [cls(_validated(cls.Params, dict(sweep), f"data set {name!r}")) for sweep in sweeps]
+    return [cls(validated(cls.Params, dict(sweep), f"data set {name!r}")) for sweep in sweeps]
 
 
 def _parsed(text: str) -> tuple[str, dict[str, Sequence[Any]]]:
@@ -126,30 +129,15 @@ def _parsed(text: str) -> tuple[str, dict[str, Sequence[Any]]]:
     return name, {key: tuple(found) for key, found in values.items()}
 
 
-def _validated(model: type[BaseModel], values: dict[str, Any], who: str) -> Any:
-    """``model(**values)``, or a ZooError that says which value is wrong and what is allowed."""
-    known = model.model_fields
-    for key in values:
-        if key not in known:
-            raise unknown(f"setting of {who}:", key, known)
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "?"
-        key = where.partition(".")[0]
-        about = known[key].description if key in known else ""
-        raise ZooError(f"{who}: {where}={first['input']!r}: {first['msg']} ({about})") from error
-
-
 def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, config: Any = None) -> Trial:
     """The trial of one method on one data set with one seed, with settings merged as ``protocol.py`` says."""
     cls, card, how = load_method(name), dataset.card, protocol(request.protocol)
     recipe = find_recipe(cls, dataset.name, request.protocol)
     base = card.training.get(request.protocol, Settings())
-    own_config, own_train, own_stages = _sorted_sets(cls, request)
+    chosen = chosen_for(request.chosen, name, dataset.name)
+    own_config, own_train, own_stages = _sorted_sets(cls, [*chosen.sets, *request.sets])
     merged = {**recipe.config, **(config or {}), **own_config}
-    checked = _validated(cls.Config, merged, f"method {name!r}")
+    checked = validated(cls.Config, merged, f"method {name!r}")
     every = own_train.model_copy(update={"epochs": None})
     dealt = {"epochs": None} if own_train.epochs else {}  # a number for all stages is dealt out by their shares
     stages = {stage: every.over(found.model_copy(update=dealt)) for stage, found in recipe.stages.items()}
@@ -182,10 +170,15 @@ def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, con
         train_limit=how.train_limit,
         eval_limit=how.eval_limit,
         needs=needs,
-        supervision=_supervision(cls, recipe, needs.values()),
+        supervision=_supervision(cls, (recipe.tuned_on, chosen.tuned_on), needs.values()),
         source=recipe.source,
-        deviations=(*recipe.deviations, *_unlike_papers(dataset, request), *_changed(cls, request)),
-        options=tuple(_options(cls, request)),
+        deviations=(
+            *recipe.deviations,
+            *_unlike_papers(dataset, request),
+            *chosen.deviations({**dataset.params.model_dump(mode="json"), **_made_with(request, backbone)}),
+            *_changed(cls, request),
+        ),
+        options=(*chosen.options, *_options(cls, request)),
     )
 
 
@@ -194,6 +187,10 @@ def _unlike_papers(dataset: BiasDataset, request: Request) -> list[str]:
     given = dataset.params.model_dump()
     wanted = dataset.card.paper_params if request.protocol == "paper" else {}
     return [f"the data have {k}={given[k]}, the papers' {k}={v}" for k, v in wanted.items() if given[k] != v]
+
+
+def _made_with(request: Request, backbone: str) -> dict[str, Any]:
+    return {"protocol": request.protocol, "backbone": backbone}
 
 
 def _needed(name: str, role: str, need: Need, dataset: BiasDataset, seed: int, request: Request) -> Trial:
@@ -243,10 +240,10 @@ def find_recipe(cls: type[Method], dataset: str, protocol_name: str) -> Recipe:
     return Recipe(protocol="standard", dataset=dataset, source="the method's defaults")
 
 
-def _supervision(cls: type[Method], recipe: Recipe, teachers: Iterable[Trial]) -> Supervision:
+def _supervision(cls: type[Method], tuned_on: Iterable[str | None], teachers: Iterable[Trial]) -> Supervision:
     """What a method reads, together with what its teachers read."""
     inherited = [trial.supervision for trial in teachers]
-    tuned = [recipe.tuned_on, *(found.tuned_on for found in inherited)]
+    tuned = [*tuned_on, *(found.tuned_on for found in inherited)]
     return Supervision(
         train=cls.sees_bias or any(found.train for found in inherited),
         val=cls.needs_val_bias or any(found.val for found in inherited),
@@ -271,7 +268,7 @@ def parse_set(text: str) -> tuple[str, str, Any]:
 
 
 def _check_sets(request: Request) -> None:
-    known = [*request.methods, *(name for method in request.methods for name in _teachers(method))]
+    known = _all_methods(request)
     given = [(method, key) for method, key, _ in request.sets]
     for method, key in given:
         if method not in known:
@@ -280,26 +277,32 @@ def _check_sets(request: Request) -> None:
             raise ZooError(f"--set {method}.{key} is given twice")
 
 
+def _all_methods(request: Request) -> list[str]:
+    return [*request.methods, *(name for method in request.methods for name in _teachers(method))]
+
+
 def _teachers(method: str) -> list[str]:
     """The methods whose networks a method may be handed, and those that these need."""
     own = list(load_method(method).teachers.values())
     return [*own, *(name for teacher in own for name in _teachers(teacher))]
 
 
-def _check_stages(method: Method, request: Request) -> None:
-    """Stages that ``--set`` names must be there; a recipe's may be gone by the method's own settings."""
+def _check_stages(method: Method, dataset: str, request: Request) -> None:
+    """Stages that ``--set`` or tuning names must be there; a recipe's may be gone by the method's own settings."""
     names = [stage.name for stage in method.stages()]
-    for asked, key, _ in request.sets:
+    for asked, key, _ in (*chosen_for(request.chosen, method.name, dataset).sets, *request.sets):
         stage, dot, _ = key.partition(".")
         if asked == method.name and dot and stage not in (TRAIN, *names):
             raise ZooError(f"{method.name} has no stage {stage!r}; its stages: {', '.join(names)}")
 
 
-def _sorted_sets(cls: type[Method], request: Request) -> tuple[dict[str, Any], Settings, dict[str, Settings]]:
-    """What ``--set`` says about a method: its config, settings of every stage, settings by stage."""
+def _sorted_sets(
+    cls: type[Method], sets: Iterable[tuple[str, str, Any]]
+) -> tuple[dict[str, Any], Settings, dict[str, Settings]]:
+    """What tuning and ``--set`` say about a method: its config, settings of every stage, settings by stage."""
     config: dict[str, Any] = {}
     settings: dict[str, dict[str, Any]] = {}
-    for method, key, value in request.sets:
+    for method, key, value in sets:
         if method != cls.name:
             continue
         stage, dot, name = key.partition(".")
@@ -308,7 +311,7 @@ def _sorted_sets(cls: type[Method], request: Request) -> tuple[dict[str, Any], S
         else:
             config[key] = value
     checked = {
-        stage: _validated(Settings, values, f"stage {stage!r} of method {cls.name!r}")
+        stage: validated(Settings, values, f"stage {stage!r} of method {cls.name!r}")
         for stage, values in settings.items()
     }
     return config, checked.pop(TRAIN, Settings()), checked

@@ -273,6 +273,8 @@ class Method(nn.Module):
     """Parameters, by prefix, that are meant never to move, each with the reason."""
     expected_failed: ClassVar[Mapping[str, str]] = {}
     """Checks of ``check_method`` that are known to fail, each with the reason; at most two."""
+    training_search: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    """Search ranges of training settings, as in ``setting``, by ``train.KEY`` or ``STAGE.KEY``; never of epochs."""
     paper: ClassVar[Paper]
     recipes: ClassVar[tuple[Recipe, ...]] = ()
 

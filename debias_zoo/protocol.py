@@ -8,6 +8,8 @@ Settings come from six places, from the general to the special; the later one wi
 4. the recipe's ``stages``;
 5. ``--set METHOD.train.KEY=VALUE``, for every stage of a method (``epochs``: of all stages together);
 6. ``--set METHOD.STAGE.KEY=VALUE``, for one stage.
+
+The settings in a recipe file (``--recipe``) are taken as if ``--set`` gave them, before those that it gives.
 """
 
 from __future__ import annotations

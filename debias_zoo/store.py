@@ -102,6 +102,13 @@ class Folder:
         write_text(self.path / "result.json", result.model_dump_json(indent=1) + "\n")
         (self.path / "checkpoint.pt").unlink(missing_ok=True)
 
+    def restate(self, result: Result, trial: Trial) -> Result:
+        """Say of a finished result what the same trial says now: where its settings come from and who chose them."""
+        with self.locked():
+            stated = result.model_copy(update={"trial": trial})
+            write_text(self.path / "result.json", stated.model_dump_json(indent=1) + "\n")
+        return stated
+
     def fail(self, text: str) -> None:
         """Note why the trial failed."""
         write_text(self.path / "error.txt", text.rstrip() + "\n")

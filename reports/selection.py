@@ -61,6 +61,13 @@ RULES = {
 DEFAULT = "last"
 
 
+def read_split(rule: Rule, splits: Iterable[str]) -> str | None:
+    """Which of these splits a rule reads that chooses by validation labels; None where it is not there."""
+    preferred = ("val_unbiased", "val") if rule.unbiased else ("val",)
+    there = set(splits)
+    return next((name for name in preferred if name in there), None)
+
+
 def known_rules(names: Iterable[str]) -> list[Rule]:
     """The rules of these names, each once; raises a ZooError for an unknown one."""
     asked = list(dict.fromkeys(names))
@@ -116,12 +123,17 @@ class Epochs:
             return self.eligible[-1]
         if rule.name == "oracle":
             return self._best(split, metric)
-        preferred = ("val_unbiased", "val") if rule.unbiased else ("val",)
-        validation = next((name for name in preferred if name in self._predictions), None)
+        validation = read_split(rule, self._predictions)
         return None if validation is None else self._best(validation, rule.metric)
 
+    def score(self, rule: Rule) -> float | None:
+        """What ``rule`` made largest on the validation split, at its epoch; None where it cannot be asked."""
+        validation = read_split(rule, self._predictions) if rule.metric else None
+        epoch = None if validation is None else self._best(validation, rule.metric)
+        return None if validation is None or epoch is None else criterion(self.metrics(validation, epoch), rule.metric)
+
     def _best(self, split: str, metric: str) -> int | None:
-        scores = {epoch: _score(self.metrics(split, epoch), metric) for epoch in self.eligible}
+        scores = {epoch: criterion(self.metrics(split, epoch), metric) for epoch in self.eligible}
         known = {epoch: score for epoch, score in scores.items() if score is not None}
         return max(known, key=lambda epoch: (known[epoch], epoch)) if known else None
 
@@ -137,7 +149,7 @@ def measure(predictions: Predictions, groups: Groups, epoch: int) -> Metrics:
     )
 
 
-def _score(metrics: Mapping[str, float | None], metric: str) -> float | None:
+def criterion(metrics: Mapping[str, float | None], metric: str) -> float | None:
     """A number that is larger in a better epoch."""
     if metric == "ac":
         parts = metrics["aligned"], metrics["conflicting"]

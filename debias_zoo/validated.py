@@ -1,0 +1,27 @@
+"""Values that a user gave, checked by the model that knows what is allowed."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from .errors import ZooError, unknown
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], values: dict[str, Any], who: str) -> Model:
+    """``model(**values)``, or a ZooError that says which value is wrong and what is allowed."""
+    known = model.model_fields
+    for key in values:
+        if key not in known:
+            raise unknown(f"setting of {who}:", key, known)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "?"
+        key = where.partition(".")[0]
+        about = known[key].description if key in known else ""
+        raise ZooError(f"{who}: {where}={first['input']!r}: {first['msg']} ({about})") from error
