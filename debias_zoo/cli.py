@@ -32,7 +32,7 @@ def cli() -> None:
     debias-zoo report runs/ --format latex -o table.tex
 
     Exit codes: 0 all went well; 1 a trial or a check failed; 2 something was asked for that cannot be done;
-    130 interrupted.
+    130 interrupted; 143 terminated.
     """  # noqa: D301  (click reads the escape)
 
 
@@ -54,6 +54,11 @@ def cli() -> None:
 @click.option(
     "--set", "sets", multiple=True, metavar="METHOD.KEY=JSON", help="A setting, or METHOD.STAGE.KEY / METHOD.train.KEY."
 )
+@click.option("--threads", default="auto", show_default=True, help="Threads of each trial, or auto.")
+@click.option("--per-gpu", type=click.IntRange(1), help="Trials that share a GPU.  [default: 1]")
+@click.option("--executor", default="local", show_default=True, help="Where trials run: local, ray, slurm or a plugin.")
+@click.option("--address", default="", metavar="HOST:PORT", help="The Ray cluster; none: Ray on this machine alone.")
+@click.option("--slurm", multiple=True, metavar="KEY=VALUE", help="For Slurm: partition, time, mem_gb; repeatable.")
 @click.option(
     "--recipe",
     "recipes",

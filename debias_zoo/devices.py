@@ -16,6 +16,8 @@ def default_precision(device: str) -> str:
     if device == "cpu":
         return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
     if device.startswith("cuda"):
+        if not torch.cuda.is_available():  # the trials run on other machines
+            raise ZooError("--precision auto asks the GPU, and this machine has none: say --precision bf16 or fp32")
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "fp32"
 
@@ -35,6 +37,14 @@ def pick_device(text: str) -> str:
         return text
     there = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
     raise ZooError(f"device {text!r} is not here; this machine has: {', '.join(there)}; or say auto")
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in named.split(",")] if named else [str(k) for k in range(count)]
+    return tuple(names[:count])
 
 
 def cores() -> int:

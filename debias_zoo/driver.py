@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,23 @@ from rich.console import Console
 from .assembly import dataset_of
 from .cli_shared import names
 from .data import prepare
-from .devices import cores, default_precision, pick_device
+from .devices import default_precision, pick_device, visible_gpus
 from .errors import ZooError
 from .estimate import expected_seconds, makespan
-from .executors import LocalExecutor
+from .executors import Executor, Setup, pick_executor
 from .grid import Grid, Request, build_grid, parse_set
+from .interrupts import TerminatedInterrupt, terminable
 from .progress import full_name, make_view
 from .recipes import read_recipe
 from .reports.table import build_table
 from .reports.terminal import render_rich
+from .slots import fit_memory, share_out
 from .store import Folder, check_writable
 from .tracking import check_trackers
 from .trial import Result, Trial
 from .weights import PRETRAINED
 
-FAILED, INTERRUPTED = 1, 130
+FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 
 
 def drive(
@@ -49,11 +52,17 @@ def drive(
     track: Sequence[str] = (),
     dry_run: bool = False,
     recipes: Sequence[Path] = (),
+    threads: str = "auto",
+    per_gpu: int | None = None,
+    executor: str = "local",
+    address: str = "",
+    slurm: Sequence[str] = (),
     console: Console | None = None,
 ) -> int:
     """Run a comparison as the options of ``debias-zoo run`` say; returns the exit code."""
     console = console or Console()
-    device = pick_device(device)
+    runs_on = pick_executor(executor, {"address": address, "slurm": slurm})
+    device = device if runs_on.remote and device.startswith("cuda") else pick_device(device)
     trackers = check_trackers(track)
     request = Request(
         methods=list(dict.fromkeys(names(methods))),
@@ -68,31 +77,56 @@ def drive(
         skip_corrupt=skip_corrupt,
         chosen=[read_recipe(path) for path in recipes],
     )
-    grid = build_grid(request)
-    slots, threads = share_out(jobs, len(grid.trials), device)
+    gpus = visible_gpus() if device == "cuda" and not runs_on.remote else ()
+    parameters = parse_slurm(slurm)
+    try:
+        with terminable():
+            grid = build_grid(request)
+            slots, each = share_out(jobs, len(grid.trials), device, threads, gpus, per_gpu, runs_on.remote)
+            spread = gpus if len(gpus) > 1 else ()
+            setup = Setup(out, slots, each, device, root, tuple(trackers), spread, per_gpu or 1, address, parameters)
+            return _compare(console, request, grid, setup, runs_on, jobs == "auto", dry_run)
+    except KeyboardInterrupt as stopped:
+        terminated = isinstance(stopped, TerminatedInterrupt)
+        how = "terminated" if terminated else "interrupted"
+        say(console, f"{how}; what is finished is kept: the same command goes on from there")
+        return TERMINATED if terminated else INTERRUPTED
+
+
+def _compare(
+    console: Console,
+    request: Request,
+    grid: Grid,
+    setup: Setup,
+    runs_on: type[Executor],
+    choose_slots: bool,
+    dry_run: bool,
+) -> int:
+    """Run what is not finished of the grid and show the table; returns the exit code."""
     if not dry_run:
-        check_writable(out)
+        check_writable(setup.out)
     for warning in dict.fromkeys(grid.warnings):
         say(console, f"warning: {warning}")
-    todo = unfinished(grid, out, console)
-    _restate(grid, out)
+    todo = unfinished(grid, setup.out, console)
+    _restate(grid, setup.out)
     errors: dict[str, str] = {}
     if todo:
-        prepare([dataset_of(trial) for trial in todo], root, console)
-        seconds = expected_seconds(todo, out, root, device, threads)
+        prepare([dataset_of(trial) for trial in todo], setup.root, console)
+        if choose_slots and setup.device == "cpu" and not runs_on.remote:
+            setup = replace(setup, slots=fit_memory(setup.slots, todo, setup.root))
+        seconds: dict[str, float] = {}
+        if not runs_on.remote:
+            seconds = expected_seconds(todo, setup.out, setup.root, setup.device, setup.threads)
         # of one seed, the longest first: the last worker is not left alone with a long one
-        todo.sort(key=lambda trial: (_rank(request, trial), -seconds[trial.identity]))
+        todo.sort(key=lambda trial: (_rank(request, trial), -seconds.get(trial.identity, 0.0)))
         if dry_run:
-            _list(console, request, grid, todo, seconds)
-        _announce(console, request, grid, todo, [seconds[t.identity] for t in todo], slots, threads, device, out)
-        if dry_run:
-            return 0
-        try:
-            errors = execute(console, todo, LocalExecutor(slots, threads, out, device, root, trackers))
-        except KeyboardInterrupt:
-            say(console, "interrupted; what is finished is kept: the same command goes on from there")
-            return INTERRUPTED
-    _show(console, grid, out, errors)
+            _list(console, grid, todo, seconds)
+        _announce(console, request, grid, todo, [seconds[t.identity] for t in todo if seconds], setup, runs_on)
+        if not dry_run:
+            errors = execute(console, todo, runs_on(setup))
+    if dry_run:
+        return 0
+    _show(console, grid, setup.out, errors)
     return FAILED if errors else 0
 
 
@@ -118,20 +152,13 @@ def parse_seeds(count: int | None, listed: str | None) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def share_out(jobs: str, trials: int, device: str) -> tuple[int, int]:
-    """Slots, and threads of each.
-
-    The threads depend on the whole grid and not on what is left of it: sums over threads round differently, and a
-    resumed run must end with the same numbers.
-    """
-    here = cores()
-    if jobs == "auto":
-        slots = min(here, max(trials, 1)) if device == "cpu" else 1
-    elif jobs.isdecimal() and int(jobs) > 0:
-        slots = int(jobs)
-    else:
-        raise ZooError(f"--jobs {jobs}: a whole number from 1, or auto")
-    return slots, max(1, here // slots)
+def parse_slurm(given: Sequence[str]) -> Mapping[str, str]:
+    """``--slurm KEY=VALUE`` as a mapping."""
+    pairs = [text.partition("=") for text in given]
+    for text, (key, sign, _) in zip(given, pairs, strict=True):
+        if not (sign and key.isidentifier()):
+            raise ZooError(f"--slurm {text}: must read KEY=VALUE, such as partition=gpu")
+    return {key: value for key, _, value in pairs}
 
 
 def _rank(request: Request, trial: Trial) -> tuple[int, int]:
@@ -174,10 +201,8 @@ def _announce(
     grid: Grid,
     todo: list[Trial],
     seconds: list[float],
-    slots: int,
-    threads: int,
-    device: str,
-    out: Path,
+    setup: Setup,
+    runs_on: type[Executor],
 ) -> None:
     done = len(grid.trials) - len(todo)
     known = f" ({done} of {len(grid.trials)} are finished already)" if done else ""
@@ -186,20 +211,26 @@ def _announce(
     say(console, f"on {', '.join(map(_named, request.datasets))}; seed{'s' * (len(request.seeds) != 1)} {seeds}")
     say(
         console,
-        f"protocol {request.protocol}, {request.precision} on {device}, {slots} at a time with {threads} "
-        f"thread{'s' * (threads != 1)} each, backbone {', '.join(sorted({t.backbone for t in todo}))}",
+        f"protocol {request.protocol}, {request.precision} on {setup.device}, {_where(setup, runs_on)} with "
+        f"{setup.threads} thread{'s' * (setup.threads != 1)} each, "
+        f"backbone {', '.join(sorted({t.backbone for t in todo}))}",
     )
     differing = dict.fromkeys((trial.method, trial.deviations) for trial in todo if trial.deviations)
     for method, deviations in differing:
         say(console, f"{method}: differs from its paper: {'; '.join(deviations)}")
-    say(console, f"expected to take about {duration(makespan(seconds, slots))}; results go to {out}/")
+    expected = f"expected to take about {duration(makespan(seconds, setup.slots))}; " if seconds else ""
+    say(console, f"{expected}results go to {setup.out}/")
 
 
-def _list(console: Console, request: Request, grid: Grid, todo: list[Trial], seconds: dict[str, float]) -> None:
+def _where(setup: Setup, runs_on: type[Executor]) -> str:
+    return f"up to {setup.slots} at a time by {runs_on.name}" if runs_on.remote else f"{setup.slots} at a time"
+
+
+def _list(console: Console, grid: Grid, todo: list[Trial], seconds: dict[str, float]) -> None:
     """The trials in the order they would run, with the seconds each is expected to take; then the finished ones."""
     every = list(grid.trials.values())
     for trial in todo:
-        say(console, f"{duration(seconds[trial.identity]):>12}  {full_name(trial, every)}  {trial.folder}")
+        say(console, f"{duration(seconds.get(trial.identity, 0.0)):>12}  {full_name(trial, every)}  {trial.folder}")
     for trial in every:
         if trial not in todo:
             say(console, f"{'finished':>12}  {full_name(trial, every)}  {trial.folder}")
@@ -218,10 +249,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours"
 
 
-def execute(console: Console, todo: list[Trial], executor: LocalExecutor, keep: bool = False) -> dict[str, str]:
-    """Run the trials; the errors of those that failed, by identity. ``keep`` as in ``LocalExecutor.run``."""
+def execute(console: Console, todo: list[Trial], executor: Executor, keep: bool = False) -> dict[str, str]:
+    """Run the trials; the errors of those that failed, by identity. ``keep`` as in ``Executor.run``."""
     errors = {}
-    with make_view(console, todo) as view:
+    with terminable(), make_view(console, todo) as view:  # again: making the executor may have replaced the handler
         for event in executor.run(todo, keep):
             view.show(event)
             if event.kind == "failed":

@@ -1,87 +1,121 @@
-"""Local worker processes, one a slot; a failing or dying trial costs no other one anything."""
+"""What runs trials: the contract of executors, and what all of them share; ``--executor NAME`` names one.
+
+An executor is a class registered under ``debias_zoo.executors``. It says how one trial is begun somewhere and what
+became of it. In which order, after which teachers, how often, and what is given up stands here once. A failing or dying
+trial costs no other one anything.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import queue
-import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, ClassVar
 
+from .errors import ZooError
+from .registry import load_executor
+from .store import Folder
 from .trial import Trial
 
 ATTEMPTS = 2
-"""How often a trial is begun whose worker dies: once, and once resumed."""
+"""How often a trial is begun whose process dies: once, and once resumed."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a trial: "started", "progress", "warning", "done" or "failed", with its details."""
+    """What happened to a trial: "started", "progress", "warning", "done" or "failed", with its details.
+
+    Executors also say "died", with ``error``: the process of the trial is gone, and nothing was said at its end.
+    """
 
     trial: Trial
     kind: str
     content: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass
-class _Worker:
-    process: subprocess.Popen[str]
-    log: IO[str]
-    trial: Trial | None = None
+@dataclass(frozen=True)
+class Setup:
+    """What an executor is told of a run.
 
-    def close(self) -> None:
-        """Close what connects to it, once it has ended."""
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.close()
-        self.log.close()
-
-
-class LocalExecutor:
-    """Runs trials in ``slots`` long-lived worker processes of ``threads`` threads each.
-
-    Args:
-        out: the store. device: as for torch. root: where downloaded data lie. track: names of trackers.
+    Attributes:
+        out: the store. slots: how many trials at a time, at most. threads: of each trial.
+        device: as for torch. root: where downloaded data lie. track: names of trackers.
+        gpus: those that slots are spread over, as in ``CUDA_VISIBLE_DEVICES``; empty: that is left as it is.
+        per_gpu: how many trials share a GPU. address: of a cluster, or empty. slurm: parameters for Slurm.
     """
 
-    def __init__(
-        self,
-        slots: int,
-        threads: int,
-        out: Path,
-        device: str = "cpu",
-        root: Path | None = None,
-        track: Sequence[str] = (),
-    ) -> None:
-        self.slots, self.threads, self.out, self.device, self.root = slots, threads, out, device, root
-        self.track = list(track)
-        self._events: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
-        self._workers: list[_Worker] = []
+    out: Path
+    slots: int
+    threads: int
+    device: str = "cpu"
+    root: Path | None = None
+    track: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
+    per_gpu: int = 1
+    address: str = ""
+    slurm: Mapping[str, str] = field(default_factory=dict)
+
+    def job(self, trial: Trial) -> dict[str, Any]:
+        """All that a process must know to run ``trial``, as plain JSON."""
+        return {
+            "trial": trial.model_dump(mode="json"),
+            "out": str(self.out),
+            "device": self.device,
+            "root": str(self.root) if self.root is not None else None,
+            "track": list(self.track),
+        }
+
+
+class Executor:
+    """Runs trials somewhere. Subclasses state ``name``, that of their entry point, and define the four methods below.
+
+    Attributes:
+        remote: whether trials run on other machines: then this one's cores, memory and GPUs say nothing about them.
+        takes: which of the options "address" and "slurm" it reads.
+    """
+
+    name: ClassVar[str]
+    remote: ClassVar[bool] = False
+    takes: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+
+    @classmethod
+    def check(cls) -> None:
+        """Raise a ZooError that says what to install, before any work, where something is missing."""
+
+    def free(self) -> bool:
+        """Whether another trial can be begun now."""
+        raise TypeError(f"{type(self).__name__} must define free()")
+
+    def begin(self, trial: Trial) -> None:
+        """Run ``trial`` with ``run_trial`` in a process of its own or of a pool; returns at once."""
+        raise TypeError(f"{type(self).__name__} must define begin(trial)")
+
+    def wait(self) -> Event:
+        """The next event of a trial that was begun; waits for it. Each trial ends with "done", "failed" or "died"."""
+        raise TypeError(f"{type(self).__name__} must define wait()")
+
+    def close(self) -> None:
+        """End all that runs; it can be resumed. Called at the end, and after an interrupt."""
+        raise TypeError(f"{type(self).__name__} must define close()")
 
     def run(self, trials: Sequence[Trial], keep: bool = False) -> Iterator[Event]:
         """Run ``trials`` in order, each after those it needs; yields events until all are done or failed.
 
-        ``keep``: the workers wait for a next call, and ``close`` ends them.
+        ``keep``: what runs them waits for a next call, and ``close`` ends it.
         """
-        waiting = list(trials)
-        ended: dict[str, bool] = {}
-        attempts: dict[str, int] = {}
-        inside = {trial.identity for trial in trials}
+        board = _Board(list(trials))
         try:
-            while waiting or any(worker.trial for worker in self._workers):
-                yield from self._give_up_orphans(waiting, ended)
-                yield from self._hand_out(waiting, ended, inside, attempts)
-                if not any(worker.trial for worker in self._workers):
-                    continue
-                worker, message = self._events.get()
-                yield from self._take(worker, message, waiting, ended, attempts)
+            while board.waiting or board.running:
+                yield from board.give_up_orphans()
+                while self.free() and (trial := board.ready()) is not None:
+                    board.begin(trial)
+                    self.begin(trial)
+                if board.running:
+                    yield from self._take(self.wait(), board)
         except BaseException:  # Ctrl-C, or whoever reads the events stops: what runs is not waited for
             keep = False
             raise
@@ -89,119 +123,79 @@ class LocalExecutor:
             if not keep:
                 self.close()
 
-    def close(self) -> None:
-        """End all workers; what they held can be resumed."""
-        for worker in self._workers:
-            worker.process.kill()
-            worker.process.wait()
-            worker.close()
-        self._workers.clear()
+    def _take(self, event: Event, board: _Board) -> Iterator[Event]:
+        if event.kind != "died":
+            board.note(event)
+            yield event
+            return
+        trial, error = event.trial, f"{event.trial.label}: {event.content['error']}"
+        if board.may_resume(trial):
+            yield Event(trial, "warning", {"text": f"{error}; resuming it"})
+            return
+        failed = Event(trial, "failed", {"error": f"{error}, twice"})
+        with suppress(ZooError):  # the disk may be full: the error itself is reported
+            Folder(self.setup.out / trial.folder).fail(failed.content["error"])
+        board.note(failed)
+        yield failed
 
-    def _give_up_orphans(self, waiting: list[Trial], ended: dict[str, bool]) -> Iterator[Event]:
-        for trial in list(waiting):
-            lost = [needed.label for needed in trial.needs.values() if ended.get(needed.identity) is False]
+
+class _Board:
+    """Which trials wait, run and have ended."""
+
+    def __init__(self, waiting: list[Trial]) -> None:
+        self.waiting = waiting
+        self.running: set[str] = set()
+        self._inside = {trial.identity for trial in waiting}
+        self._ended: dict[str, bool] = {}
+        self._attempts: dict[str, int] = {}
+
+    def ready(self) -> Trial | None:
+        """The first whose teachers are done, or were before the run."""
+        for trial in self.waiting:
+            if all(self._ended.get(t.identity, t.identity not in self._inside) for t in trial.needs.values()):
+                return trial
+        return None
+
+    def begin(self, trial: Trial) -> None:
+        self.waiting.remove(trial)
+        self.running.add(trial.identity)
+        self._attempts[trial.identity] = self._attempts.get(trial.identity, 0) + 1
+
+    def note(self, event: Event) -> None:
+        """Remember how a trial ended, if this event says so."""
+        if event.kind in {"done", "failed"}:
+            self._ended[event.trial.identity] = event.kind == "done"
+            self.running.discard(event.trial.identity)
+
+    def may_resume(self, trial: Trial) -> bool:
+        """Put a trial whose process died first in the queue, if it was not resumed yet."""
+        if self._attempts[trial.identity] >= ATTEMPTS:
+            return False
+        self.running.discard(trial.identity)
+        self.waiting.insert(0, trial)
+        return True
+
+    def give_up_orphans(self) -> Iterator[Event]:
+        """End those whose teacher failed."""
+        for trial in list(self.waiting):
+            lost = [needed.label for needed in trial.needs.values() if self._ended.get(needed.identity) is False]
             if lost:
-                waiting.remove(trial)
-                ended[trial.identity] = False
+                self.waiting.remove(trial)
+                self._ended[trial.identity] = False
                 yield Event(trial, "failed", {"error": f"{trial.label}: what it needs failed: {', '.join(lost)}"})
 
-    def _hand_out(
-        self, waiting: list[Trial], ended: dict[str, bool], inside: set[str], attempts: dict[str, int]
-    ) -> Iterator[Event]:
-        for trial in list(waiting):
-            ready = all(ended.get(t.identity, t.identity not in inside) for t in trial.needs.values())
-            worker = self._idle() if ready else None
-            if worker is None:
-                continue
-            waiting.remove(trial)
-            worker.trial = trial
-            attempts[trial.identity] = attempts.get(trial.identity, 0) + 1
-            self._send(worker, trial)
-            yield Event(trial, "started")
 
-    def _take(
-        self,
-        worker: _Worker,
-        message: dict[str, Any] | None,
-        waiting: list[Trial],
-        ended: dict[str, bool],
-        attempts: dict[str, int],
-    ) -> Iterator[Event]:
-        trial = worker.trial
-        if message is None:
-            error = self._bury(worker)
-            if trial is None:
-                return
-            if attempts[trial.identity] < ATTEMPTS:
-                waiting.insert(0, trial)
-                yield Event(trial, "warning", {"text": f"{trial.label}: {error}; resuming it"})
-                return
-            message = {"event": "failed", "error": f"{trial.label}: {error}, twice"}
-        if trial is None:
-            return
-        kind = message.pop("event")
-        if kind in {"done", "failed"}:
-            ended[trial.identity] = kind == "done"
-            worker.trial = None
-        yield Event(trial, kind, message)
+def pick_executor(name: str, given: Mapping[str, Any]) -> type[Executor]:
+    """The class of an executor that can run here.
 
-    def _idle(self) -> _Worker | None:
-        for worker in self._workers:
-            if worker.trial is None:
-                return worker
-        return self._start() if len(self._workers) < self.slots else None
+    given: the options of single executors, as in ``takes``; those it does not read must be empty.
 
-    def _start(self) -> _Worker:
-        package = str(Path(__file__).resolve().parent.parent)
-        paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        threads = str(self.threads)
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        env.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, OPENBLAS_NUM_THREADS=threads)
-        log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  (open as long as the worker)
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "debias_zoo.worker"],  # -P: nothing is imported from where the user stands
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=env,
-            start_new_session=True,  # Ctrl-C is the driver's; it ends the workers
-        )
-        worker = _Worker(process, log)
-        self._workers.append(worker)
-        threading.Thread(target=self._read, args=(worker,), daemon=True).start()
-        return worker
-
-    def _send(self, worker: _Worker, trial: Trial) -> None:
-        job = {
-            "trial": trial.model_dump(mode="json"),
-            "out": str(self.out),
-            "device": self.device,
-            "root": str(self.root) if self.root is not None else None,
-            "track": self.track,
-        }
-        assert worker.process.stdin is not None
-        try:
-            worker.process.stdin.write(json.dumps(job) + "\n")
-            worker.process.stdin.flush()
-        except BrokenPipeError:
-            return  # it has died; its reader tells
-
-    def _read(self, worker: _Worker) -> None:
-        assert worker.process.stdout is not None
-        with worker.process.stdout as lines:
-            for line in lines:
-                with suppress(json.JSONDecodeError):  # half a line: it died while it wrote
-                    self._events.put((worker, json.loads(line)))
-        self._events.put((worker, None))
-
-    def _bury(self, worker: _Worker) -> str:
-        """Forget a dead worker; what it died of."""
-        code = worker.process.wait()
-        worker.log.seek(0)
-        last = worker.log.read().strip().splitlines()[-1:]
-        worker.close()
-        if worker in self._workers:
-            self._workers.remove(worker)
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return f"its worker died ({how}){': ' + last[0] if last else ''}"
+    Raises:
+        ZooError: it is unknown, lacks what it needs, or does not read an option that was given.
+    """
+    cls = load_executor(name)
+    for option, value in given.items():
+        if value and option not in cls.takes:
+            raise ZooError(f"--executor {name} does not read --{option}: leave it out, or name another executor")
+    cls.check()
+    return cls

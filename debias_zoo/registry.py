@@ -1,5 +1,5 @@
-"""Names of methods, data sets and trackers, found through entry points: built-in ones come in by the same door as
-plugins.
+"""Names of methods, data sets, trackers and executors, found through entry points: built-in ones come in by the same
+door as plugins.
 
 Facts for listings are read from the source with ``ast``, so that ``list`` and ``show`` import no torch. In a checkout
 the entry points are read from its ``pyproject.toml``: a new line there counts without installing again.
@@ -22,14 +22,21 @@ from .errors import ZooError, unknown
 
 if TYPE_CHECKING:
     from .dataset import BiasDataset
+    from .executors import Executor
     from .method import Method
     from .tracking import Tracker
 
-GROUPS = {"method": "debias_zoo.methods", "dataset": "debias_zoo.datasets", "tracker": "debias_zoo.trackers"}
+GROUPS = {
+    "method": "debias_zoo.methods",
+    "dataset": "debias_zoo.datasets",
+    "tracker": "debias_zoo.trackers",
+    "executor": "debias_zoo.executors",
+}
 _BASE_FACTS: dict[str, dict[str, Any]] = {
     "method": {"version": 1, "sees_bias": False, "needs_val_bias": False, "knows_bias_kind": False, "min_batch": 2},
     "dataset": {"version": 1},
     "tracker": {},
+    "executor": {},
 }
 
 
@@ -52,7 +59,7 @@ class Entry:
 
 @lru_cache(maxsize=4)
 def entries(kind: str) -> dict[str, Entry]:
-    """All registered names of a kind ("method", "dataset" or "tracker"), in the order of their declaration."""
+    """All registered names of a kind, one of ``GROUPS``, in the order of their declaration."""
     found: dict[str, Entry] = {}
     for point, origin in _points(GROUPS[kind]):
         if point.name in found and found[point.name].target != point.value:
@@ -78,6 +85,11 @@ def load_dataset(name: str) -> type[BiasDataset]:
 def load_tracker(name: str) -> type[Tracker]:
     """The class of a tracker."""
     return cast("type[Tracker]", _load("tracker", name))
+
+
+def load_executor(name: str) -> type[Executor]:
+    """The class of an executor."""
+    return cast("type[Executor]", _load("executor", name))
 
 
 def entry(kind: str, name: str) -> Entry:
@@ -122,6 +134,10 @@ def _base(kind: str) -> type:
         from .tracking import Tracker
 
         return Tracker
+    if kind == "executor":
+        from .executors import Executor
+
+        return Executor
     from .method import Method
 
     return Method

@@ -16,9 +16,10 @@ from .cli_shared import names
 from .data import prepare
 from .dataset import BiasDataset
 from .devices import default_precision, pick_device
-from .driver import FAILED, INTERRUPTED, execute, initial, parse_seeds, say, share_out, unfinished
+from .driver import FAILED, INTERRUPTED, execute, initial, parse_seeds, say, unfinished
 from .errors import ZooError
-from .executors import LocalExecutor
+from .executor_local import LocalExecutor
+from .executors import Setup
 from .feasibility import dry_run, labels_of, training_counts
 from .grid import Grid, Request, build_grid, parse_datasets, parse_set
 from .metrics import group_metrics
@@ -26,6 +27,7 @@ from .recipes import RecipeFile
 from .registry import load_method
 from .reports.selection import Rule, criterion, read_split
 from .search_space import check_given, described, own_values, search_space
+from .slots import share_out
 from .store import check_writable
 from .trial import Groups, Trial
 from .tune import Search, Tried, best_of, criterion_rule, import_optuna, run_study
@@ -79,7 +81,7 @@ def drive_tune(
     for warning in dict.fromkeys(grid.warnings):
         say(console, f"warning: {warning}")
     prepare([dataset_of(trial) for trial in grid.trials.values()], root, console)
-    executor = LocalExecutor(slots, threads, out, device, root)
+    executor = LocalExecutor(Setup(out, slots, threads, device, root))
     try:
         done = [_searched(console, one, trials, executor) for one in found]
     except KeyboardInterrupt:

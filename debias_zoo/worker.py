@@ -6,11 +6,13 @@ whatever the driver died of.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import queue
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -40,22 +42,25 @@ def _listen(jobs: queue.SimpleQueue[dict[str, Any]]) -> None:
 
 
 def _serve(job: dict[str, Any], events: TextIO) -> None:
+    def send(event: str, **content: Any) -> None:
+        try:
+            print(json.dumps({"event": event, **content}), file=events, flush=True)
+        except BrokenPipeError:  # noticed here before the listener noticed it
+            os._exit(DRIVER_GONE)
+
+    perform(job, send)
+
+
+def perform(job: dict[str, Any], send: Callable[..., None]) -> None:
+    """Run the trial of a job, as in ``Setup.job``; ``send(event, **content)`` is told all, at last done or failed."""
     from .errors import ZooError
     from .runner import run_trial
     from .trial import Trial
 
-    trial = Trial.model_validate(job["trial"])
-
-    def send(event: str, **content: Any) -> None:
-        try:
-            print(json.dumps({"id": trial.identity, "event": event, **content}), file=events, flush=True)
-        except BrokenPipeError:  # noticed here before the listener noticed it
-            os._exit(DRIVER_GONE)
-
     root = Path(job["root"]) if job["root"] is not None else None
     try:
         run_trial(
-            trial,
+            Trial.model_validate(job["trial"]),
             Path(job["out"]),
             device=job["device"],
             root=root,
@@ -64,11 +69,22 @@ def _serve(job: dict[str, Any], events: TextIO) -> None:
             track=job["track"],
         )
     except ZooError as error:
-        send("failed", error=str(error))
+        said = str(error)
     except Exception as error:  # such as a lock that cannot be taken; the driver must hear of it
-        send("failed", error=f"{type(error).__name__}: {error}")
+        said = f"{type(error).__name__}: {error}"
     else:
         send("done")
+        return
+    _free_memory()  # the error is forgotten here, and with it what it held
+    send("failed", error=said)
+
+
+def _free_memory() -> None:
+    """Give back what a failed trial held: it may have failed for lack of memory, and others share the machine."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()  # nothing where there is no GPU
 
 
 if __name__ == "__main__":

@@ -18,12 +18,13 @@ from rich.console import Console
 
 from debias_zoo import registry
 from debias_zoo.cli import cli
-from debias_zoo.driver import parse_seeds, share_out
+from debias_zoo.driver import parse_seeds
 from debias_zoo.errors import ZooError
 from debias_zoo.estimate import makespan
 from debias_zoo.executors import Event
 from debias_zoo.grid import Request, build_grid
 from debias_zoo.progress import LiveView, PlainView
+from debias_zoo.slots import share_out
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["--dataset", "cmnist", "--protocol", "quick", "--device", "cpu"]

@@ -1,0 +1,51 @@
+"""One trial in a process that someone else started: a Ray worker or a Slurm job. Text in, text out.
+
+Nothing heavy is imported before the number of threads is fixed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+
+def run_job(text: str) -> str:
+    """Run the trial of a job and return its last event as JSON: "done", or "failed" with ``error``.
+
+    text: JSON of ``Setup.job`` with ``threads``, ``cwd``, which relative paths in the data set's parameters start from,
+    and ``events``, the file that each event is appended to as a line of JSON.
+    """
+    job = json.loads(text)
+    threads = str(job["threads"])
+    os.environ.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, OPENBLAS_NUM_THREADS=threads)
+    here = Path(__file__).resolve().parent  # Ray looks for modules where the driver's script lies: not our inner ones
+    sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != here]
+    with suppress(OSError):  # not there on this machine: relative paths will say so
+        os.chdir(job["cwd"])
+    import torch
+
+    from .devices import keep_freed_memory
+    from .worker import perform
+
+    keep_freed_memory()
+    torch.set_num_threads(job["threads"])
+    last = ""
+    with ExitStack() as stack:
+        file = None
+        with suppress(OSError):  # the driver is gone, and its folder with it: the trial itself counts
+            file = stack.enter_context(Path(job["events"]).open("a", buffering=1))
+
+        def send(event: str, **content: Any) -> None:
+            nonlocal last
+            last = json.dumps({"event": event, **content})
+            if file is not None:
+                with suppress(OSError):
+                    file.write(last + "\n")
+
+        send("started")
+        perform(job, send)
+    return last
