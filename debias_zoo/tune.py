@@ -163,7 +163,7 @@ def _own_params(search: Search) -> dict[str, Any]:
 
 def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
     """A sampler for one trial alone, so that what it draws does not depend on who suggested the ones before."""
-    seed = seed_for(search.seed, "tune", search.name, number) % 2**32
+    seed = seed_for(search.seed, "tune", search.method, number) % 2**32
     sampler: optuna.samplers.BaseSampler = import_optuna().samplers.TPESampler(seed=seed)
     return sampler
 
