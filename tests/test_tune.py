@@ -21,7 +21,7 @@ from debias_zoo import driver, registry, tune_driver
 from debias_zoo.arrays import from_arrays
 from debias_zoo.cli import cli
 from debias_zoo.errors import ZooError
-from debias_zoo.executors import Event
+from debias_zoo.executors import Event, Setup
 from debias_zoo.method import Method, setting
 from debias_zoo.methods.erm import ERM
 from debias_zoo.methods.spectral_decoupling import SpectralDecoupling
@@ -56,11 +56,12 @@ class Fragile(ERM):
 class Here:
     """An executor that runs trials in this process; ``dies_at``: of which trial, counted from 0, Ctrl-C is pressed."""
 
+    name, remote = "here", False
     ran: list[Trial] = []
     dies_at: int | None = None
 
-    def __init__(self, slots: int, threads: int, out: Path, *rest: Any) -> None:
-        self.out = out
+    def __init__(self, setup: Setup) -> None:
+        self.out = setup.out
 
     def run(self, trials: Sequence[Trial], keep: bool = False) -> Iterator[Event]:
         for trial in trials:
@@ -100,8 +101,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> type[Here]:
     """Trials run in this process, and the fragile method is registered."""
     load = registry._load
     monkeypatch.setattr(registry, "_load", lambda kind, name: Fragile if name == "fragile" else load(kind, name))
-    for module in (driver, tune_driver):
-        monkeypatch.setattr(module, "LocalExecutor", Here)
+    monkeypatch.setattr(tune_driver, "LocalExecutor", Here)
+    monkeypatch.setattr(driver, "pick_executor", lambda *given: Here)
     monkeypatch.setattr(driver, "expected_seconds", lambda trials, *rest: {t.identity: 1.0 for t in trials})
     Here.ran, Here.dies_at = [], None
     return Here
