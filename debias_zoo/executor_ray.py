@@ -42,6 +42,7 @@ class RayExecutor(PollingExecutor):
 
         super().__init__(setup)
         self._ray: Any = ray
+        _silence(ray)
         try:
             self._connect()
             self._task = self._ray.remote(**self._resources(), max_retries=0, retry_exceptions=False)(run_job)
@@ -110,7 +111,14 @@ class RayExecutor(PollingExecutor):
         return {f"num_{what.lower()}s": count for what, count in asked.items()}
 
 
+def _silence(ray: Any) -> None:
+    """Keep a dying node's log out of what the run shows, which says itself what died; Ray has no switch for it."""
+    worker = ray._private.worker
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda *given, **named: None
+
+
 def _reason(error: BaseException) -> str:
-    """The first line that says something."""
+    """The first sentence: Ray goes on with advice on its own logs."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else "no reason given"
+    return lines[0].partition(". ")[0].rstrip(".") if lines else "no reason given"
