@@ -34,10 +34,15 @@ class RayExecutor(PollingExecutor):
     def __init__(self, setup: Setup) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a warning a task
+        self.address = setup.address or os.environ.get("RAY_ADDRESS", "")
+        if not self.address or self.address.startswith(("127.", "localhost:")):
+            # the one way to make Ray take the loopback for this machine's address; it listens nowhere else then
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         import ray
 
         super().__init__(setup)
         self._ray: Any = ray
+        _silence(ray)
         try:
             self._connect()
             self._task = self._ray.remote(**self._resources(), max_retries=0, retry_exceptions=False)(run_job)
@@ -72,21 +77,16 @@ class RayExecutor(PollingExecutor):
 
     def _connect(self) -> None:
         """Join the cluster at the address, or start one here."""
-        address = self.setup.address or os.environ.get("RAY_ADDRESS", "")
-        quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": None}
+        address = self.address
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address.startswith("ray://"):
             raise ZooError(
                 f"--address {address}: give the cluster's own address, HOST:PORT, and run this on one of its machines"
             )
         if not address:
             here = max(cores(), self.setup.threads)
-            self._ray.init(
-                address="local",
-                num_cpus=here,
-                object_store_memory=OBJECT_STORE,
-                _node_ip_address="127.0.0.1",
-                **{**quiet, "include_dashboard": False},
-            )
+            store = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
+            self._ray.init(address="local", num_cpus=here, **store, **quiet)
             return
         try:
             self._ray.init(address=address, **quiet)
@@ -111,7 +111,14 @@ class RayExecutor(PollingExecutor):
         return {f"num_{what.lower()}s": count for what, count in asked.items()}
 
 
+def _silence(ray: Any) -> None:
+    """Keep a dying node's log out of what the run shows, which says itself what died; Ray has no switch for it."""
+    worker = ray._private.worker
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda *given, **named: None
+
+
 def _reason(error: BaseException) -> str:
-    """The first line that says something."""
+    """The first sentence: Ray goes on with advice on its own logs."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else "no reason given"
+    return lines[0].partition(". ")[0].rstrip(".") if lines else "no reason given"
