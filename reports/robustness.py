@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from debias_zoo.errors import ZooError, unknown
 
 from .cells import NOTHING, TITLES, percent, spread
 from .rows import Row, Table, Value
-from .settings import data_of, key_of
+from .settings import data_of, describe, differences, key_of
 from .sheets import Cell, Column, Section, Sheet
 
 
 @dataclass(frozen=True)
 class Line:
-    """A method on one data set, by the value of the parameter, which is a number or a text."""
+    """A method on one data set, by the value of the parameter, which is a number or a text; ``name`` tells it apart."""
 
+    name: str
     row: Row
     values: Mapping[float | str, Value]
 
@@ -37,7 +38,7 @@ def lines(table: Table, parameter: str, metric: str) -> dict[str, list[Line]]:
             rest = {path: text for path, text in rest.items() if path != ("fingerprint",)}
             group = found.setdefault(f"{row.dataset} {key_of(data_of(rest))}", {})
             group.setdefault(f"{row.method} {key_of(rest)}", {})[_number(row.trial.params[parameter])] = row
-    made = {group: [_line(rows, metric) for rows in by_line.values()] for group, by_line in found.items()}
+    made = {group: _lines(list(by_line.values()), parameter, metric) for group, by_line in found.items()}
     if all(len(line.values) < 2 for of_group in made.values() for line in of_group):
         raise ZooError(
             f"no method was run at two values of {parameter!r}: sweep it, as in --dataset "
@@ -59,7 +60,8 @@ def robustness_sheet(table: Table, parameter: str, metric: str) -> Sheet:
     for of_group in groups.values():
         first = of_group[0].row
         rows = [
-            (Cell(line.row.method, line.row.method), *[_cell(line.values.get(p)) for p in places]) for line in of_group
+            (Cell(line.name, {"": line.row.method, "name": line.name}), *[_cell(line.values.get(p)) for p in places])
+            for line in of_group
         ]
         sections.append(Section(first.dataset if len(groups) > 1 else "", tuple(rows)))
     notes = (f"{TITLES[metric]} in per cent against {parameter} of the data; mean ± sample standard deviation.",)
@@ -71,9 +73,17 @@ def shown(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
-def _line(rows: Mapping[float | str, Row], metric: str) -> Line:
-    values = {place: value for place, row in rows.items() if (value := row.values[metric]) is not None}
-    return Line(next(iter(rows.values())), values)
+def _lines(lines: Sequence[Mapping[float | str, Row]], parameter: str, metric: str) -> list[Line]:
+    """Lines of one group; of a method with several, named with what tells them apart."""
+    firsts = [next(iter(rows.values())) for rows in lines]
+    fields = [{path: text for path, text in row.fields.items() if path[:2] != ("params", parameter)} for row in firsts]
+    made = []
+    for rows, row, own in zip(lines, firsts, fields, strict=True):
+        paths = differences([other for first, other in zip(firsts, fields, strict=True) if first.method == row.method])
+        text = describe(own, paths, row.method, row.dataset) if paths else ""
+        values = {place: value for place, found in rows.items() if (value := found.values[metric]) is not None}
+        made.append(Line(f"{row.method} ({text})" if text else row.method, row, values))
+    return made
 
 
 def _number(value: object) -> float | str:
