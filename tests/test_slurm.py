@@ -19,6 +19,9 @@ from tests.test_executors import trials
 pytest.importorskip("submitit")
 
 
+# submitit leaves its log files open
+@pytest.mark.filterwarnings("ignore:.*DEBUG:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed file.*DEBUG:ResourceWarning")
 def test_in_this_process_it_trains_and_the_job_holds_plain_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
