@@ -33,6 +33,9 @@ _NAME, _PANEL_NAME = 28, 24
 _TITLE = 0.17
 """Inches a line of a panel's title."""
 
+_MOST_LABELS = 40
+"""Points of a figure that all have their names."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -96,7 +99,7 @@ def _ticks(panel: Any, places: Sequence[float]) -> None:
 def pareto(rows: Sequence[Row], metric: str, names: Sequence[str] = ()) -> Any:
     """A metric against seconds, coloured by supervision; methods that no other beats in both are joined.
 
-    ``names``: of the rows; none: their own.
+    Of many points only those on the line have their names. ``names``: of the rows; none: their own.
     """
     points = [
         (name, row.supervision.level, row.seconds, 100 * value.mean)
@@ -107,40 +110,40 @@ def pareto(rows: Sequence[Row], metric: str, names: Sequence[str] = ()) -> Any:
         raise ZooError(f"no row has both seconds and {metric!r}: there is nothing to draw")
     drawn = figure(6.6, 4.0)
     panel = drawn.subplots()
-    shades = colors(LEVELS)
-    for level, marker in zip(LEVELS, MARKERS, strict=False):
-        of_level = [(seconds, mean) for _, own, seconds, mean in points if own == level]
-        if of_level:
-            panel.scatter(*zip(*of_level, strict=True), color=shades[level], marker=marker, s=26, label=level, zorder=3)
-    front = front_of([(seconds, mean) for *_, seconds, mean in points])
+    _by_supervision(panel, [point[1:] for point in points])
+    front = front_of([point[2:] for point in points])
     panel.step([x for x, _ in front], [y for _, y in front], where="post", color=GREY, linewidth=1)
     panel.set(xlabel="seconds a trial", ylabel=f"{TITLES[metric]} (%)", xscale="log")
     panel.margins(x=0.12, y=0.08)
     _seconds(panel)
     panel.grid(axis="y")
     _legend(drawn, [panel])
+    named = [point for point in points if len(points) <= _MOST_LABELS or point[2:] in front]
     corners = [corner for (x, y), (after, up) in pairwise(front) for corner in ((x, y), (after, y), (after, up))]
-    place_labels(drawn, panel, [(seconds, mean, wrapped(name, _NAME)) for name, _, seconds, mean in points], corners)
+    place_labels(drawn, panel, [(seconds, mean, wrapped(name, _NAME)) for name, _, seconds, mean in named], corners)
     return drawn
 
 
+def _by_supervision(panel: Any, points: Sequence[tuple[str, float, float]]) -> None:
+    """Points (level of supervision, x, y); each level has its colour and its marker."""
+    shades = colors(LEVELS)
+    for level, marker in zip(LEVELS, MARKERS, strict=False):
+        members = [(x, y) for own, x, y in points if own == level]
+        if members:
+            panel.scatter(*zip(*members, strict=True), color=shades[level], marker=marker, s=26, label=level, zorder=3)
+
+
 def _seconds(panel: Any) -> None:
-    """Marks of a logarithmic axis at 1, 2, 5, 10, ..., or at even steps where too few of those are in sight."""
+    """Marks of a logarithmic axis at 1, 2, 5, 10, ...; at fewer on a long one, at even steps on a short one."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     low, high = panel.get_xlim()
-    places = LogLocator(subs=(1.0, 2.0, 5.0)).tick_values(low, high)
+    places = LogLocator(subs=(1.0, 2.0, 5.0) if high < 300 * low else (1.0,)).tick_values(low, high)
     if sum(low <= place <= high for place in places) < 3:
         places = MaxNLocator(5).tick_values(low, high)
-    panel.xaxis.set_major_locator(_fixed([place for place in places if low <= place <= high]))
+    panel.set_xticks([place for place in places if low <= place <= high])
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter("{x:g}")
-
-
-def _fixed(places: Sequence[float]) -> Any:
-    from matplotlib.ticker import FixedLocator
-
-    return FixedLocator(list(places))
 
 
 def front_of(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -247,7 +250,7 @@ def _group_map(
     for label, tied in enumerate(aligned):
         for bias in tied:
             panel.add_patch(Rectangle((bias, label), 1, 1, fill=False, edgecolor="#d55e00", linewidth=1.0))
-    cell = 1.9 / len(biases)
+    cell = 1.5 / len(biases)  # inches, of a panel at its widest
     upright = len(biases) <= _MOST_NAMES and max(text_width(name, 7) for name in biases) > 0.9 * cell
     panel.tick_params(axis="x", length=0, labelsize=7, labelrotation=90 if upright else 0)
     panel.tick_params(axis="y", length=0, labelsize=7, labelrotation=0)

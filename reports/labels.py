@@ -87,7 +87,8 @@ def _best(places: Sequence[tuple[Box, bool]], taken: Sequence[Box], frame: Box) 
         outside = (box[2] - box[0]) * (box[3] - box[1]) - _shared(box, frame)
         return sum(_shared(box, other) for other in taken) + outside
 
-    return next((place for place in places if covered(place) < 1e-6), min(places, key=covered))
+    free = next((place for place in places if covered(place) < 1e-6), None)
+    return free or min(places, key=covered)
 
 
 def _shared(one: Box, other: Box) -> float:

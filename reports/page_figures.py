@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from debias_zoo.errors import ZooError
 from debias_zoo.metrics import LEAKAGE
@@ -24,6 +24,11 @@ from .rows import Block, Row, Table
 
 _SHEETS = "*-heat.png"
 """Grad-CAM sheets that ``debias-zoo explain`` left in the runs' folder."""
+
+_MOST_PANELS = 24
+"""Of a figure; more methods go on in a further one."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -73,18 +78,28 @@ def _of_block(block: Block, data: Mapping[int, RowData], table: Table) -> Iterat
     names = _names(block, table)
     on = f" on {block.title}"
     curves = {name: found for name, row in names.items() if (found := data[id(row)].curves) is not None}
-    if curves:
+    for which, part in _parts(curves):
         about = "Accuracy on the split of the table after every epoch of all stages: mean over seeds, range shaded."
-        yield _drawn("Learning curves", on, about, learning_curves(curves))
+        yield _drawn(f"Learning curves{which}", on, about, learning_curves(part))
     maps = {name: known for name, row in names.items() if (known := data[id(row)].accuracies) is not None}
     groups = next((result.groups for row in rows for result in row.results if result.groups), None)
-    if maps and groups:
-        about = "Accuracy by label and bias after the last epoch, mean over seeds; bias-aligned groups are framed."
-        drawn = group_maps(maps, groups.classes, groups.biases, groups.aligned)
-        yield _drawn("Accuracy of the groups", on, about, drawn)
+    if groups is not None:
+        for which, members in _parts(maps):
+            about = "Accuracy by label and bias after the last epoch, mean over seeds; bias-aligned groups are framed."
+            drawn = group_maps(members, groups.classes, groups.biases, groups.aligned)
+            yield _drawn(f"Accuracy of the groups{which}", on, about, drawn)
     if any(row.seconds and row.values["accuracy"] for row in rows):
         about = "Accuracy against the seconds of a trial; the line joins what no other method beats in both."
         yield _drawn("Cost against accuracy", on, about, pareto(list(names.values()), "accuracy", list(names)))
+
+
+def _parts(panels: Mapping[str, T]) -> Iterator[tuple[str, dict[str, T]]]:
+    """What is drawn in one figure, and which part of the whole that is: "" where it is all."""
+    names = list(panels)
+    starts = range(0, len(names), _MOST_PANELS)
+    for number, start in enumerate(starts, start=1):
+        which = f", {number} of {len(starts)}" if len(starts) > 1 else ""
+        yield which, {name: panels[name] for name in names[start : start + _MOST_PANELS]}
 
 
 def _names(block: Block, table: Table) -> dict[str, Row]:

@@ -104,7 +104,7 @@ function sort(button) {
 
 /* The source of a row */
 
-function grid(head, lines) {
+function grid(label, head, lines) {
   const table = element("table");
   const top = table.createTHead().insertRow();
   head.forEach(([title, kind]) => top.append(element("th", title, { scope: "col", className: kind })));
@@ -114,7 +114,7 @@ function grid(head, lines) {
     line.append(element("th", first, { scope: "row", className: head[0][1] }));
     rest.forEach((text, place) => line.append(element("td", text, { className: head[place + 1][1] })));
   }
-  const scroll = element("div", "", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Table" });
+  const scroll = element("div", "", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: label });
   scroll.append(table);
   return scroll;
 }
@@ -130,7 +130,7 @@ function byRule(row, metrics) {
       return regret === undefined ? shown(mean) : `${shown(mean)} (${shown(regret)})`;
     }),
   ]);
-  return grid(head, lines);
+  return grid("Every rule", head, lines);
 }
 
 function bySeed(row, metrics) {
@@ -146,7 +146,7 @@ function bySeed(row, metrics) {
     const sources = [made.commit, device, made.torch, made.date, seed.identity].map((text) => text ?? "");
     return [seed.seed, choiceOf(row)?.epochs[place] ?? "", ...numbers, ...sources];
   });
-  return grid(head, lines);
+  return grid("Every seed", head, lines);
 }
 
 function open(row) {
