@@ -53,8 +53,8 @@ function filter() {
     let found = 0;
     for (const line of all("tbody tr", block)) {
       const { name, config } = rowOf(line);
-      const { dataset, params, protocol, backbone } = config;
-      const text = [name, levelOf(rowOf(line)), dataset, protocol, backbone, JSON.stringify(params)].join(" ");
+      const { dataset, params, protocol } = config;
+      const text = [name, levelOf(rowOf(line)), dataset, protocol, JSON.stringify(params)].join(" ");
       line.hidden = !words.every((word) => text.toLowerCase().includes(word));
       found += line.hidden ? 0 : 1;
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def test_elements_are_closed_ids_are_unique_and_headings_in_order(page: Page) ->
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
     targets = [own["href"] for tag, own in page.elements if tag == "a"]
     assert {str(target)[1:] for target in targets} <= set(map(str, ids))
 
@@ -141,7 +142,7 @@ def test_heads_have_a_scope_and_pictures_a_name(page: Page) -> None:
     assert all("aria-label" in own for tag, own in page.elements if own.get("role") == "region")
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", ["last", "val-unbiased", "oracle"])
 def test_its_text_has_the_numbers_and_marks_of_the_table(rule: str, made: list[Run]) -> None:
     asked = Asked(rules=(rule,))
     found = Page(to_html(made, [], asked))
@@ -198,7 +199,7 @@ def test_pictures_of_the_folder_are_in_it_or_the_reason_is_told(tmp_path: Path) 
         to_html([run], [], Asked(), tmp_path)
 
 
-def test_every_commited_number_is_in_the_page() -> None:
+def test_every_committed_number_is_in_the_page() -> None:
     runs, _ = read_runs(RESULTS)
     page = Page(to_html(runs, [], Asked()))
     table = make_report(runs, [], Asked()).table
