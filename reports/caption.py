@@ -11,7 +11,7 @@ from debias_zoo.trial import Trial
 
 from .cells import UNREAD, WORST
 from .rows import Row, Table
-from .selection import RULES
+from .selection import RULES, Rule
 
 DAGGER, DOUBLE_DAGGER, SECTION = "†", "‡", "§"
 
@@ -70,8 +70,12 @@ _MARKS: Sequence[tuple[str, Callable[[Row], bool], str]] = (
 )
 
 
-def caption(table: Table, best: str = "bold", second: str = "underlined") -> list[str]:
-    """The sentences of the caption; ``best`` and ``second`` say how this format marks them."""
+def caption(table: Table, best: str = "bold", second: str = "underlined", selection: bool = True) -> list[str]:
+    """The sentences of the caption.
+
+    ``best`` and ``second`` say how this format marks them; without ``selection`` it is said elsewhere how epochs were
+    chosen.
+    """
     rows = table.rows
     if not rows:
         return ["No finished trial."]
@@ -81,7 +85,7 @@ def caption(table: Table, best: str = "bold", second: str = "underlined") -> lis
         f"Backbone: {_by_method(rows, _backbone)}.",
         f"Precision: {_by_method(rows, lambda row: row.trial.precision)}.",
         *_seeds(rows),
-        f"Selection: {_selection(table)}.",
+        *([f"Selection: {selection_text(RULES[table.selection], table.metrics[0])}."] if selection else []),
         f"Tuning: {_tuning(rows)}.",
     ]
     if any(value and value.rank for row in rows for value in row.values.values()):
@@ -101,10 +105,9 @@ def caption(table: Table, best: str = "bold", second: str = "underlined") -> lis
     return sentences
 
 
-def _selection(table: Table) -> str:
-    """Which epoch is shown, and which labels were read to choose it."""
-    rule = RULES[table.selection]
-    of = f" ({_METRIC_NAMES.get(table.metrics[0], table.metrics[0])})" if rule.name == "oracle" else ""
+def selection_text(rule: Rule, metric: str) -> str:
+    """Which epoch is shown, and which labels were read to choose it; ``metric``: the first of those shown."""
+    of = f" ({_METRIC_NAMES.get(metric, metric)})" if rule.name == "oracle" else ""
     return f"{rule.about}{of}; reads {rule.reads}"
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from . import drawing
 from .bootstrap import CONFIDENCE
 from .cells import TITLES
-from .drawing import INK, style
+from .drawing import GREY, INK, style, text_width
 from .friedman import AverageRanks, average_ranks
 from .statistics import Scores
 
@@ -28,8 +28,6 @@ ROW, LEVEL, EDGE = 0.22, 0.11, 0.12
 
 HEAD, FOOT = 0.72, 0.64
 """Inches above the line, for its numbers and the critical difference, and below the names, for the note."""
-
-GREY = "#808080"
 
 
 def critical_difference(scores: Scores, metric: str = "accuracy", *, confidence: float = CONFIDENCE) -> str:
@@ -47,7 +45,7 @@ def critical_difference(scores: Scores, metric: str = "accuracy", *, confidence:
 def to_svg(ranks: AverageRanks) -> str:
     """The diagram as SVG; text stays text."""
     with style():
-        return drawing.to_svg(draw(ranks), inline=False)
+        return drawing.to_svg(draw(ranks))
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def draw(ranks: AverageRanks) -> Figure:
     from matplotlib.figure import Figure
 
     count = len(ranks.methods)
-    margin = max(_length(text, SIZE) for text in _labels(ranks)) + EDGE + 0.2
+    margin = max(text_width(text, SIZE) for text in _labels(ranks)) + EDGE + 0.2
     width = max(3.2, 0.22 * (count - 1))
     bars = _levels(ranks, 0.2 * (count - 1) / width)
     rows = (count + 1) // 2
@@ -87,15 +85,8 @@ def draw(ranks: AverageRanks) -> Figure:
         y = frame.line - 0.14 - LEVEL * level
         axes.plot([frame.x(first) - 0.04, frame.x(last) + 0.04], [y, y], color=INK, lw=3, solid_capstyle="round")
     for line_up, text in enumerate(reversed(_note(ranks))):
-        axes.text(size[0] / 2, EDGE + 0.16 * line_up, text, ha="center", va="bottom", size=SMALL, color=GREY)
+        axes.text(size[0] / 2, EDGE + 0.16 * line_up, text, ha="center", va="bottom", size=SMALL)
     return figure
-
-
-def _length(text: str, size: float) -> float:
-    """Inches; a dollar is a dollar."""
-    from matplotlib.textpath import TextPath
-
-    return float(TextPath((0, 0), text.replace("$", r"\$"), size=size).get_extents().width) / 72
 
 
 def _labels(ranks: AverageRanks) -> list[str]:
@@ -126,7 +117,7 @@ def _draw_line(axes: Axes, frame: _Frame, ranks: AverageRanks) -> None:
     for end in ends:
         axes.plot([end, end], [y - 0.04, y + 0.04], color=INK, lw=1.5)
     said = f"critical difference {ranks.critical:.2f}"
-    axes.text(frame.x(1), y + 0.08, said, ha="left", va="bottom", size=SMALL, color=GREY)
+    axes.text(frame.x(1), y + 0.08, said, ha="left", va="bottom", size=SMALL)
 
 
 def _draw_methods(axes: Axes, frame: _Frame, ranks: AverageRanks) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 from debias_zoo.errors import ZooError
 from debias_zoo.store import write_bytes
@@ -15,7 +18,19 @@ from debias_zoo.store import write_bytes
 INK = "#010203"
 """The colour of text and axes, which an inline SVG takes from the page around it."""
 
+GREY = "#808080"
+"""Of lines that lead the eye and of notes; to be seen on white and on black."""
+
+SHADES = ("#0173b2", "#c87f00", "#029e73", "#d55e00", "#c46bb3", "#a8744a", "#e0559f", "#7a6ff0", "#8f8600", "#2f95cf")
+"""seaborn's palette for the colour-blind, its light colours darkened: a contrast of 3 on white and on black each."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+"""Lines differ in these too, for those who do not tell their colours apart."""
+
 FORMS = (".svg", ".pdf", ".png")
+
+_PIXELS = 96
+"""Of a browser, in an inch."""
 
 _STYLE: Any = {
     "axes.edgecolor": INK,
@@ -24,6 +39,7 @@ _STYLE: Any = {
     "axes.spines.top": False,
     "axes.facecolor": "none",
     "figure.facecolor": "none",
+    "figure.labelsize": 9,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
@@ -33,6 +49,7 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "debias-zoo",
     "text.color": INK,
+    "text.parse_math": False,
     "xtick.color": INK,
     "ytick.color": INK,
 }
@@ -55,25 +72,53 @@ def figure(width: float, height: float) -> Any:
 
 
 def colors(names: Sequence[str]) -> dict[str, tuple[float, float, float]]:
-    """A colour for each name, told apart also by the colour-blind; the same names have the same colours."""
+    """A colour for each name, told apart also by the colour-blind up to ten; the same names have the same colours."""
     import seaborn as sns
 
-    palette = sns.color_palette("colorblind", 10) if len(names) <= 10 else sns.husl_palette(len(names), l=0.6)
+    palette = sns.color_palette(SHADES) if len(names) <= len(SHADES) else sns.husl_palette(len(names), l=0.58)
     return dict(zip(names, palette, strict=False))
 
 
-def to_svg(drawn: Any, inline: bool = True) -> str:
-    """The figure as SVG; ``inline``: without the XML header, in the colours of the page around it."""
+def text_width(text: str, size: float) -> float:
+    """Of a line of text in letters of ``size`` points, in inches; a dollar is a dollar."""
+    from matplotlib.textpath import TextPath
+
+    return float(TextPath((0, 0), text.replace("$", r"\$"), size=size).get_extents().width) / 72
+
+
+def wrapped(name: str, width: int, most: int = 4) -> str:
+    """A name in lines of at most ``width`` characters, and at most so many lines."""
+    lines = textwrap.wrap(name, width, break_on_hyphens=False) or [""]
+    return "\n".join(lines[:most]) + ("..." if len(lines) > most else "")
+
+
+def to_svg(drawn: Any, label: str | None = None) -> str:
+    """The figure as an SVG file; with a ``label`` as an element of a page.
+
+    Such an element has the page's colour of text, a size that the page may change, a name for those who do not see it,
+    and no ``id`` that another figure of the page could have too.
+    """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     file = io.StringIO()
     FigureCanvasSVG(drawn).print_svg(file, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = file.getvalue()
-    if not inline:
+    if label is None:
         return text.replace(INK, "#000000")
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    return re.sub(r'(<svg [^>]*?)width="[\d.]+pt" height="[\d.]+pt"', r'\1role="img"', text, count=1, flags=re.DOTALL)
+    text = _with_own_ids(re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL), label)
+    width, height = (f"{_PIXELS * inches:.0f}" for inches in drawn.get_size_inches())
+    named = f'width="{width}" height="{height}" role="img" aria-label={quoteattr(label)}'
+    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', lambda _: named, text, count=1)
+    return text.replace(INK, "currentColor")
+
+
+def _with_own_ids(text: str, label: str) -> str:
+    """The SVG without the ids that nothing in it refers to; the others begin with what is its own."""
+    refer = re.compile(r'(url\(#|xlink:href="#)([^)"]+)')
+    used = {found[2] for found in refer.finditer(text)}
+    own = hashlib.blake2b(f"{label}\n{text}".encode(), digest_size=4).hexdigest()
+    text = re.sub(r' id="([^"]+)"', lambda found: f' id="f{own}-{found[1]}"' if found[1] in used else "", text)
+    return refer.sub(lambda found: f"{found[1]}f{own}-{found[2]}", text)
 
 
 def save(drawn: Any, path: Path) -> None:
@@ -82,7 +127,7 @@ def save(drawn: Any, path: Path) -> None:
     if form not in FORMS:
         raise ZooError(f"cannot draw {path}: the name must end in {', '.join(FORMS)}")
     if form == ".svg":
-        write_bytes(path.resolve(), to_svg(drawn, inline=False).encode())
+        write_bytes(path.resolve(), to_svg(drawn).encode())
         return
     file = io.BytesIO()
     metadata = {"CreationDate": None, "Creator": None, "Producer": None} if form == ".pdf" else {"Software": None}

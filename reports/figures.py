@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +15,26 @@ from debias_zoo.errors import ZooError
 
 from .cells import TITLES
 from .critical_difference import draw
-from .drawing import colors, figure, save, style
+from .drawing import GREY, MARKERS, colors, figure, save, style, text_width, wrapped
 from .friedman import average_ranks
-from .robustness import lines, shown
-from .rows import Row, Table
+from .labels import place_labels
+from .robustness import Line, lines, shown
+from .rows import LEVELS, Row, Table
 
 if TYPE_CHECKING:
     from .report import Asked, Report
 
 _MOST_NUMBERS, _MOST_NAMES = 4, 24
 """Labels or biases: with more, a heat map shows no numbers, or no names."""
+
+_NAME, _PANEL_NAME = 28, 24
+"""Characters of a method's name in a line: in a legend or beside a point, and above a panel."""
+
+_TITLE = 0.17
+"""Inches a line of a panel's title."""
+
+_MOST_LABELS = 40
+"""Points of a figure that all have their names."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,43 +53,97 @@ def draw_report(report: Report, asked: Asked, path: Path) -> None:
 def robustness(table: Table, parameter: str, metric: str) -> Any:
     """A metric against a parameter of the data, a line a method; a panel for each setting of the rest."""
     groups = lines(table, parameter, metric)
-    drawn = figure(4.6 * len(groups) + 1.2, 3.4)
-    panels = drawn.subplots(1, len(groups), squeeze=False)[0]
-    shades = colors(list(dict.fromkeys(line.row.method for of_group in groups.values() for line in of_group)))
+    drawn = figure(3.9 * len(groups) + 1.4, 3.2)
+    panels = drawn.subplots(1, len(groups), squeeze=False, sharey=True)[0]
+    names = list(dict.fromkeys(line.name for of_group in groups.values() for line in of_group))
+    shades = colors(names)
     for panel, of_group in zip(panels, groups.values(), strict=True):
         for line in of_group:
-            places = sorted(line.values, key=lambda value: (isinstance(value, str), value))
-            means = [100 * line.values[place].mean for place in places]
-            spreads = [100 * (line.values[place].std or 0.0) for place in places]
-            x = [shown(place) for place in places] if any(isinstance(place, str) for place in places) else places
-            panel.errorbar(
-                x, means, spreads, color=shades[line.row.method], label=line.row.method, marker="o", capsize=2
-            )
-        panel.set(xlabel=f"{parameter} of {of_group[0].row.dataset}", ylabel=f"{TITLES[metric]} (%)")
+            number = names.index(line.name)
+            _line(panel, line, metric, shades[line.name], MARKERS[number % len(MARKERS)])
+        _ticks(panel, sorted({place for line in of_group for place in line.values if not isinstance(place, str)}))
+        panel.set_xlabel(f"{parameter} of {of_group[0].row.dataset}")
         panel.grid(axis="y")
-    _legend(drawn, panels[0])
+    panels[0].set_ylabel(f"{TITLES[metric]} (%)")
+    _legend(drawn, panels)
     return drawn
 
 
-def pareto(rows: Sequence[Row], metric: str) -> Any:
-    """A metric against seconds; methods that no other beats in both are joined."""
-    points = [(row.name, row.seconds, value.mean) for row in rows if row.seconds and (value := row.values[metric])]
+def _line(panel: Any, line: Line, metric: str, shade: Any, marker: str) -> None:
+    places = sorted(line.values, key=lambda value: (isinstance(value, str), value))
+    means = [100 * line.values[place].mean for place in places]
+    spreads = [100 * (line.values[place].std or 0.0) for place in places]
+    x = [shown(place) for place in places] if any(isinstance(place, str) for place in places) else places
+    several = any(line.values[place].std is not None for place in places)
+    panel.errorbar(
+        x,
+        means,
+        spreads if several else None,
+        color=shade,
+        label=wrapped(line.name, _NAME),
+        marker=marker,
+        markersize=4,
+        linewidth=1.2,
+        elinewidth=0.8,
+        capsize=2,
+    )
+
+
+def _ticks(panel: Any, places: Sequence[float]) -> None:
+    """Marks at the values themselves, where they are numbers that stand far enough from each other."""
+    gaps = [after - before for before, after in pairwise(places)]
+    if gaps and min(gaps) > (places[-1] - places[0]) / 12:
+        panel.set_xticks(places, [shown(place) for place in places])
+
+
+def pareto(rows: Sequence[Row], metric: str, names: Sequence[str] = ()) -> Any:
+    """A metric against seconds, coloured by supervision; methods that no other beats in both are joined.
+
+    Of many points only those on the line have their names. ``names``: of the rows; none: their own.
+    """
+    points = [
+        (name, row.supervision.level, row.seconds, 100 * value.mean)
+        for name, row in zip(names or [row.name for row in rows], rows, strict=True)
+        if row.seconds and (value := row.values[metric])
+    ]
     if not points:
         raise ZooError(f"no row has both seconds and {metric!r}: there is nothing to draw")
-    drawn = figure(5.8, 3.8)
+    drawn = figure(6.6, 4.0)
     panel = drawn.subplots()
-    shades = colors([name for name, _, _ in points])
-    for name, seconds, mean in points:
-        panel.scatter(seconds, 100 * mean, color=shades[name], zorder=3)
-        panel.annotate(name, (seconds, 100 * mean), xytext=(5, 3), textcoords="offset points", fontsize=8)
-    front = front_of([(seconds, mean) for _, seconds, mean in points])
-    panel.step([x for x, _ in front], [100 * y for _, y in front], where="post", color="#888888", linewidth=1)
+    _by_supervision(panel, [point[1:] for point in points])
+    front = front_of([point[2:] for point in points])
+    panel.step([x for x, _ in front], [y for _, y in front], where="post", color=GREY, linewidth=1)
     panel.set(xlabel="seconds a trial", ylabel=f"{TITLES[metric]} (%)", xscale="log")
-    for axis in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
-        axis("{x:.0f}")
-    panel.margins(x=0.15)
+    panel.margins(x=0.12, y=0.08)
+    _seconds(panel)
     panel.grid(axis="y")
+    _legend(drawn, [panel])
+    named = [point for point in points if len(points) <= _MOST_LABELS or point[2:] in front]
+    corners = [corner for (x, y), (after, up) in pairwise(front) for corner in ((x, y), (after, y), (after, up))]
+    place_labels(drawn, panel, [(seconds, mean, wrapped(name, _NAME)) for name, _, seconds, mean in named], corners)
     return drawn
+
+
+def _by_supervision(panel: Any, points: Sequence[tuple[str, float, float]]) -> None:
+    """Points (level of supervision, x, y); each level has its colour and its marker."""
+    shades = colors(LEVELS)
+    for level, marker in zip(LEVELS, MARKERS, strict=False):
+        members = [(x, y) for own, x, y in points if own == level]
+        if members:
+            panel.scatter(*zip(*members, strict=True), color=shades[level], marker=marker, s=26, label=level, zorder=3)
+
+
+def _seconds(panel: Any) -> None:
+    """Marks of a logarithmic axis at 1, 2, 5, 10, ...; at fewer on a long one, at even steps on a short one."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    low, high = panel.get_xlim()
+    places = LogLocator(subs=(1.0, 2.0, 5.0) if high < 300 * low else (1.0,)).tick_values(low, high)
+    if sum(low <= place <= high for place in places) < 3:
+        places = MaxNLocator(5).tick_values(low, high)
+    panel.set_xticks([place for place in places if low <= place <= high])
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter("{x:g}")
 
 
 def front_of(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -98,24 +163,26 @@ def learning_curves(curves: dict[str, tuple[Floats, Floats]]) -> Any:
     """
     columns = min(4, len(curves))
     count = math.ceil(len(curves) / columns)
-    drawn = figure(2.1 * columns + 0.6, 1.7 * count + 0.5)
+    titles = [wrapped(name, _PANEL_NAME) for name in curves]
+    drawn = figure(2.2 * columns + 0.6, (1.6 + _TITLE * _most_lines(titles)) * count + 0.4)
     panels = drawn.subplots(count, columns, squeeze=False, sharey=True).ravel()
     shades = colors(["aligned", "conflicting"])
-    for panel, (name, pair) in zip(panels, curves.items(), strict=False):
+    for panel, title, pair in zip(panels, titles, curves.values(), strict=False):
         for kind, values in zip(shades, pair, strict=True):
             epochs = np.arange(1, values.shape[1] + 1)
             marker = "o" if values.shape[1] == 1 else ""
             dashes = "--" if kind == "aligned" else "-"
             panel.plot(epochs, 100 * values.mean(0), dashes, color=shades[kind], label=f"bias-{kind}", marker=marker)
             panel.fill_between(epochs, 100 * values.min(0), 100 * values.max(0), color=shades[kind], alpha=0.2, lw=0)
-        panel.set(title=name, ylim=(-3, 103))
+        panel.set_title(title, fontsize=8)
+        panel.set_ylim(-3, 103)
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(axis="y")
     for panel in panels[len(curves) :]:
         panel.set_axis_off()
     drawn.supxlabel("epoch")
     drawn.supylabel("accuracy (%)")
-    _legend(drawn, panels[0])
+    _legend(drawn, panels[:1])
     return drawn
 
 
@@ -132,15 +199,27 @@ def group_maps(
     """
     columns = min(4, len(accuracies))
     count = math.ceil(len(accuracies) / columns)
-    width, height = (min(2.2, 0.5 + 0.25 * max(3, len(names))) for names in (biases, classes))
-    drawn = figure(width * columns + 1.4, (height + 0.25) * count + 0.5)
+    titles = [wrapped(name, _PANEL_NAME) for name in accuracies]
+    width, height = (min(1.9, 0.5 + 0.25 * max(3, len(names))) for names in (biases, classes))
+    width = max(width, 1.8 if max(map(len, titles)) > _PANEL_NAME // 2 else 0.0)
+    tall = (height + _TITLE * _most_lines(titles)) * count + 0.8
+    drawn = figure(width * columns + 1.5, tall)
     panels = drawn.subplots(count, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for panel, (name, accuracy) in zip(panels, accuracies.items(), strict=False):
+    for panel, title, accuracy in zip(panels, titles, accuracies.values(), strict=False):
         _group_map(panel, 100 * accuracy, classes, biases, aligned)
-        panel.set_title(name, fontsize=9)
-    for panel in panels[len(accuracies) :]:
-        panel.set_axis_off()
-    bar = drawn.colorbar(panels[0].collections[0], ax=panels.tolist(), shrink=0.8)
+        panel.set_title(title, fontsize=8)
+    for place, panel in enumerate(panels):
+        if place >= len(accuracies):
+            panel.set_axis_off()
+        elif place + columns >= len(accuracies):  # the lowest of its column
+            panel.tick_params(labelbottom=True)
+    bar = drawn.colorbar(
+        panels[0].collections[0],
+        ax=panels.tolist(),
+        shrink=min(0.9, 2.4 / tall),
+        anchor=(0.0, 1.0),
+        label="accuracy (%)",
+    )
     bar.outline.set_visible(False)
     drawn.supxlabel("bias")
     drawn.supylabel("label")
@@ -171,9 +250,19 @@ def _group_map(
     for label, tied in enumerate(aligned):
         for bias in tied:
             panel.add_patch(Rectangle((bias, label), 1, 1, fill=False, edgecolor="#d55e00", linewidth=1.0))
-    panel.tick_params(axis="both", length=0, labelsize=7)
+    cell = 1.5 / len(biases)  # inches, of a panel at its widest
+    upright = len(biases) <= _MOST_NAMES and max(text_width(name, 7) for name in biases) > 0.9 * cell
+    panel.tick_params(axis="x", length=0, labelsize=7, labelrotation=90 if upright else 0)
+    panel.tick_params(axis="y", length=0, labelsize=7, labelrotation=0)
 
 
-def _legend(drawn: Any, panel: Any) -> None:
-    handles, labels = panel.get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside right upper", fontsize=8)
+def _most_lines(titles: Sequence[str]) -> int:
+    return max(title.count("\n") + 1 for title in titles)
+
+
+def _legend(drawn: Any, panels: Sequence[Any]) -> None:
+    """What stands in any of the panels, once."""
+    found = {
+        label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    drawn.legend(list(found.values()), list(found), loc="outside right upper", fontsize=8)

@@ -13,11 +13,10 @@ from typing import Any
 from debias_zoo.errors import ZooError
 from debias_zoo.store import Run
 
-from .drawing import colors, figure, save, style, to_svg
+from .drawing import GREY, MARKERS, colors, figure, save, style, to_svg, wrapped
 from .leakage import TARGETS, Leak, layers_in, leaks_of
 
 PANELS = {"bias": "Bias", "label": "Label"}
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 WIDTH, HEIGHT = 7.2, 2.7
 """Inches: of the figure, and of each row of panels."""
@@ -25,11 +24,14 @@ WIDTH, HEIGHT = 7.2, 2.7
 LEGEND = 0.2
 """Inches a line of the legend."""
 
+_NAME = 28
+"""Characters of a name in a line of the legend."""
+
 
 def leakage_svg(runs: Iterable[Run]) -> str:
     """The figure as an SVG file; the same runs give the same text. Raises a ZooError where nothing was probed."""
     with style():
-        return to_svg(leakage_figure(runs), inline=False)
+        return to_svg(leakage_figure(runs))
 
 
 def draw_leakage(runs: Iterable[Run], path: Path) -> None:
@@ -43,7 +45,8 @@ def leakage_figure(runs: Iterable[Run]) -> Any:
     blocks, _ = leaks_of(runs)
     if not blocks:
         raise ZooError("no run has been probed: there is nothing to draw")
-    tallest = max(HEIGHT, LEGEND * max(len(members) for _, members in blocks) + 0.6)
+    names = [[wrapped(leak.name, _NAME) for leak in members] for _, members in blocks]
+    tallest = max(HEIGHT, LEGEND * max(sum(name.count("\n") + 1 for name in of_block) for of_block in names) + 0.6)
     drawn = figure(WIDTH, tallest * len(blocks))
     rows = drawn.subplots(len(blocks), len(PANELS), sharey="row", squeeze=False)
     shades = colors(list(dict.fromkeys(leak.name for _, members in blocks for leak in members)))
@@ -65,7 +68,7 @@ def _fill(panel: Any, members: Sequence[Leak], what: str, layers: Sequence[str],
             [place for place, _ in points],
             [100 * value.mean for _, value in points],
             yerr=[100 * (value.std or 0.0) for _, value in points] if len(leak.seeds) > 1 else None,
-            label=leak.name,
+            label=wrapped(leak.name, _NAME),
             color=shades[leak.name],
             marker=MARKERS[number % len(MARKERS)],
             markersize=4,
@@ -74,7 +77,7 @@ def _fill(panel: Any, members: Sequence[Leak], what: str, layers: Sequence[str],
             capsize=2,
         )
     for level in (0.0, *dict.fromkeys(_most(leak, what) for leak in members)):
-        panel.axhline(level, color="0.4", linewidth=0.8, linestyle="-" if level == 0 else (0, (1, 2)), zorder=1)
+        panel.axhline(level, color=GREY, linewidth=0.8, linestyle="-" if level == 0 else (0, (1, 2)), zorder=1)
     panel.set_xticks(range(len(layers)), layers, rotation=30, ha="right", rotation_mode="anchor")
     panel.set_xlim(-0.3, len(layers) - 0.7)
     panel.grid(axis="y")

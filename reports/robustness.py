@@ -68,6 +68,11 @@ def robustness_sheet(table: Table, parameter: str, metric: str) -> Sheet:
     return Sheet("robustness", f"{TITLES[metric]} against {parameter}", tuple(columns), tuple(sections), notes)
 
 
+def _cells(line: Line, places: Sequence[float | str]) -> tuple[Cell, ...]:
+    name = Cell(line.name, {"": line.row.method, "name": line.name})
+    return (name, *[_cell(line.values.get(place)) for place in places])
+
+
 def shown(value: float | str) -> str:
     """A value of the parameter as it is written on the command line."""
     return value if isinstance(value, str) else f"{value:g}"

@@ -103,8 +103,8 @@ def _one_a_seed(results: list[Result], told: list[str]) -> list[Result]:
 def _row(results: list[Result], split: str, leakage: Mapping[str, float]) -> Row:
     trial = results[0].trial
     seconds = [result.seconds["total"] for result in results if "total" in result.seconds]
-    values = {metric: _value([result.metrics[split].get(metric) for result in results]) for metric in ALL_METRICS}
-    values[LEAKAGE] = _value([leakage.get(result.identity) for result in results])
+    values = {metric: over_seeds([result.metrics[split].get(metric) for result in results]) for metric in ALL_METRICS}
+    values[LEAKAGE] = over_seeds([leakage.get(result.identity) for result in results])
     return Row(
         trial=trial,
         split=split,
@@ -112,19 +112,20 @@ def _row(results: list[Result], split: str, leakage: Mapping[str, float]) -> Row
         results=tuple(results),
         seconds=statistics.fmean(seconds) if seconds else None,
         values=values,
-        worst=_worst([result.metrics[split] for result in results]),
+        worst=worst_interval([result.metrics[split] for result in results]),
         published=find(trial.method, trial.dataset, trial.params) if split == "test" else None,
     )
 
 
-def _value(numbers: Sequence[float | None]) -> Value | None:
+def over_seeds(numbers: Sequence[float | None]) -> Value | None:
+    """Mean and spread of one number a seed, not ranked; None where a seed has none."""
     known = [number for number in numbers if number is not None and math.isfinite(number)]
     if len(known) < len(numbers):
         return None
     return Value(statistics.mean(known), statistics.stdev(known) if len(known) > 1 else None)
 
 
-def _worst(metrics: Sequence[Mapping[str, float | None]]) -> tuple[float, float] | None:
+def worst_interval(metrics: Sequence[Mapping[str, float | None]]) -> tuple[float, float] | None:
     """The interval of the worst groups of all seeds, their images taken together."""
     pairs = [(found.get("worst_group"), found.get("worst_n")) for found in metrics]
     known = [(share, n) for share, n in pairs if share is not None and n]
