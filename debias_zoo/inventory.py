@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ZooError
-from .store import DamagedError, NewerError, read_result
+from .store import DamagedError, NewerError, read_result, trial_folders
 from .trial import Result, Trial
 
 STATES = ("finished", "running", "stopped", "failed", "damaged")
@@ -47,8 +47,7 @@ def stored(out: Path) -> list[Stored]:
     """Every trial below ``out``, in the order of the paths. Raises a ZooError where there is no such folder."""
     if not out.is_dir():
         raise ZooError(f"there is no folder {out}: run something first, or name another folder")
-    folders = {path.parent for name in ("config.json", "result.json") for path in out.rglob(name)}
-    return [_stored(folder) for folder in sorted(folders)]
+    return [_stored(folder) for folder in trial_folders(out)]
 
 
 def find(out: Path, names: Iterable[str]) -> list[Stored]:

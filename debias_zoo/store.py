@@ -135,17 +135,14 @@ def read_result(path: Path) -> Result:
 def parse_result(text: str, path: Path) -> Result:
     """A result from the text of ``path``; raises DamagedError with the reason, or NewerError."""
     try:
-        data = json.loads(text)
-        schema = data.get("schema_version") if isinstance(data, dict) else None
-        if isinstance(schema, int) and schema > SCHEMA:
-            raise NewerError(
-                f"result {path} has schema {schema}, this version reads up to {SCHEMA}: upgrade debias-zoo"
-            )
-        result = Result.model_validate(data)
-    except NewerError:
-        raise
+        result = Result.model_validate_json(text)
+        schema: Any = result.schema_version
     except Exception as error:  # what is not JSON, nested too deeply, or of other fields
-        raise DamagedError(f"result {path} cannot be read ({type(error).__name__})") from error
+        schema = _schema_of(text)
+        if not (isinstance(schema, int) and schema > SCHEMA):
+            raise DamagedError(f"result {path} cannot be read ({type(error).__name__})") from error
+    if schema > SCHEMA:
+        raise NewerError(f"result {path} has schema {schema}, this version reads up to {SCHEMA}: upgrade debias-zoo")
     if result.identity != result.trial.identity:
         raise DamagedError(f"result {path} does not belong to its configuration (identity {result.identity})")
     return result
@@ -224,6 +221,15 @@ def _predictions(arrays: Mapping[str, npt.NDArray[Any]], split: str) -> Predicti
     return found
 
 
+def _schema_of(text: str) -> Any:
+    """The schema that a result says it has, or None."""
+    try:
+        data = json.loads(text)
+    except Exception:  # not JSON, or nested too deeply
+        return None
+    return data.get("schema_version") if isinstance(data, dict) else None
+
+
 def read_results(out: Path) -> tuple[list[Result], list[str]]:
     """All finished results below ``out`` in the order of their paths, and what could not be read or is unfinished."""
     runs, problems = read_runs(out)
@@ -235,8 +241,7 @@ def read_runs(out: Path) -> tuple[list[Run], list[str]]:
     if not out.exists():
         raise ZooError(f"there is no folder {out}: run something first, or name another folder")
     runs, problems = [], []
-    folders = {path.parent for name in ("config.json", "result.json") for path in out.rglob(name)}
-    for folder in sorted(folders):
+    for folder in trial_folders(out):
         try:
             runs.append(Run(read_result(folder / "result.json"), folder))
         except FileNotFoundError:
@@ -244,6 +249,12 @@ def read_runs(out: Path) -> tuple[list[Run], list[str]]:
         except ZooError as error:
             problems.append(f"not read: {error}")
     return runs, problems
+
+
+def trial_folders(out: Path) -> list[Path]:
+    """The folders below ``out`` that hold a trial, finished or not, in the order of their paths."""
+    names = {"config.json", "result.json"}
+    return sorted(Path(folder) for folder, _, files in os.walk(out) if not names.isdisjoint(files))
 
 
 def _why_unfinished(folder: Path) -> str:

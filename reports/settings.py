@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from debias_zoo.trial import Trial
@@ -19,13 +20,19 @@ _DATA = {"dataset_version", "params", "fingerprint", "protocol", "eval_limit", "
 
 def setting_of(trial: Trial, split: str) -> dict[Path, str]:
     """All that two results must share to be averaged; ``split`` is where they were measured."""
-    flat = {path: json.dumps(value) for path, value in _flat(trial.model_dump(mode="json", exclude=_NOT_SETTING))}
+    flat = dict(_flattened(trial.model_dump_json(exclude=_NOT_SETTING)))
     flat["split",] = json.dumps(split)
     for role, needed in trial.needs.items():
         inner = setting_of(needed, split)
         inner |= {("method",): json.dumps(needed.method), ("dataset",): json.dumps(needed.dataset)}
         flat |= {("needs", role, *path): text for path, text in inner.items()}
     return flat
+
+
+@lru_cache(maxsize=4096)
+def _flattened(text: str) -> dict[Path, str]:
+    """The leaves of an object in JSON; trials that differ in the seed alone share it."""
+    return {path: json.dumps(value) for path, value in _flat(json.loads(text))}
 
 
 def key_of(setting: Setting) -> str:

@@ -69,7 +69,7 @@ def _of_methods(results: Iterable[Result], methods: Sequence[str], told: list[st
 
 def _with_split(results: Iterable[Result], split: str | None, told: list[str]) -> list[tuple[Result, str]]:
     """The results in a fixed order, each with the split to show; those without one are told."""
-    results = sorted(results, key=lambda result: (result.trial.folder, result.model_dump_json()))
+    results = sorted(results, key=_order)
     known = {name for result in results for name in result.metrics}
     if split is not None and results and split not in known:
         raise unknown("split", split, known, "these were evaluated")
@@ -82,6 +82,12 @@ def _with_split(results: Iterable[Result], split: str | None, told: list[str]) -
             there = ", ".join(result.metrics) or "none"
             told.append(f"left out: {result.trial.label}: no split {found!r}; it was evaluated on: {there}")
     return shown
+
+
+def _order(result: Result) -> tuple[str, str, str, str]:
+    """As their folders stand; the text decides between two results of one trial."""
+    trial = result.trial
+    return trial.dataset, trial.method, f"{trial.seed}-{result.identity}", result.model_dump_json()
 
 
 def shown_split(splits: Iterable[str]) -> str:
