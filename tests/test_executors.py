@@ -182,6 +182,7 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry.entries.cache_clear()
 
 
+@pytest.mark.slow
 def test_faults_cost_only_their_own_trials(faulty: None, tmp_path: Path) -> None:
     todo = trials(",".join([*FAULTS, "erm"]))
     events = list(LocalExecutor(Setup(tmp_path, 1, 1)).run(todo))
@@ -206,6 +207,7 @@ def test_faults_cost_only_their_own_trials(faulty: None, tmp_path: Path) -> None
 # --- SIGTERM
 
 
+@pytest.mark.slow
 def test_terminated_it_says_how_to_go_on_and_ends_with_the_same_bits(tmp_path: Path) -> None:
     command = [*RUN, "--seeds", "2", "--threads", "1", "--jobs", "1"]
     run = zoo(*command, "--out", "stopped", cwd=tmp_path)
