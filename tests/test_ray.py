@@ -132,6 +132,9 @@ def test_a_node_dies_and_every_trial_is_finished_once_with_the_same_bits(
     assert not list(out.glob(".events*"))
 
 
+@pytest.mark.skipif(
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="the tests run in the background, where Ctrl-C is ignored"
+)
 def test_interrupted_on_one_machine_it_goes_on_with_the_same_bits(
     counted: Path, whole: dict[str, Any], tmp_path: Path, begin: Any
 ) -> None:
