@@ -24,7 +24,7 @@ def choices_sheet(table: Table, runs: Mapping[str, Run], rules: Sequence[Rule], 
         rules: the columns.
         metric: that is shown; the oracle is its best epoch.
     """
-    told: list[str] = []
+    told = list(table.problems)
     columns = [Column("method", "Method", text=True), *[Column(rule.name, rule.name) for rule in rules]]
     sections = []
     for block in table.blocks:

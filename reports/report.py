@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from debias_zoo.errors import ZooError, unknown
 from debias_zoo.metrics import METRICS, known_metrics
@@ -93,7 +93,8 @@ def make_report(runs: Sequence[Run], problems: Iterable[str], asked: Asked) -> R
     if asked.intervals:
         sheets.append(intervals_sheet(table, by_identity))
     if asked.compare is not None:
-        sheets.append(significance_sheet(table.scores(metrics[0]), asked.compare or None, metrics[0]))
+        compared = significance_sheet(table.scores(metrics[0]), asked.compare or None, metrics[0])
+        sheets.append(replace(compared, problems=(*table.problems, *compared.problems)))
     if asked.ledger:
         sheets.append(ledger_sheet(table))
     if asked.cost:

@@ -42,7 +42,7 @@ def lines(table: Table, parameter: str, metric: str) -> dict[str, list[Line]]:
     if all(len(line.values) < 2 for of_group in made.values() for line in of_group):
         raise ZooError(
             f"no method was run at two values of {parameter!r}: sweep it, as in --dataset "
-            f"{table.rows[0].dataset}:{parameter}=A,B,C"
+            f"{next(row.dataset for row in table.rows if parameter in row.trial.params)}:{parameter}=A,B,C"
         )
     return made
 

@@ -155,6 +155,7 @@ def test_the_regret_is_never_negative(
 def test_rules_are_columns_with_their_regret(tmp_path: Path) -> None:
     run = write(tmp_path, {"val": [ALIGNED, FAIR], "test": [NONE, FAIR]}, 2)
     report = make_report([run], [], Asked(rules=["last", "val", "oracle"]))
+    assert make_report([run], ["failed: x"], Asked(rules=["last", "val"])).sheets[0].problems == ("failed: x",)
     text = render_report(report, "markdown")
     assert "| erm | 62.50 (0.00) | 0.00 (62.50) | 62.50 |" in text
     assert "val: best validation accuracy, reads validation labels" in text
