@@ -77,17 +77,21 @@ def group_metrics(
     if biases is not None:
         found |= _of_groups(*group_accuracies(predicted, labels, biases, groups.shape), groups)
     if log_odds is not None:
-        found |= _of_confidence(predicted, labels, biases, groups, sigmoid(log_odds))
+        found |= _of_confidence(predicted, labels, biases, groups, log_odds)
     return found
 
 
 def _of_confidence(
-    predicted: Integers, labels: Integers, biases: Integers | None, groups: Groups, confidence: Floats
+    predicted: Integers,
+    labels: Integers,
+    biases: Integers | None,
+    groups: Groups,
+    log_odds: npt.NDArray[np.floating[Any]],
 ) -> dict[str, float | None]:
-    right = predicted == labels
+    right, confidence = predicted == labels, sigmoid(log_odds)
     found: dict[str, float | None] = {
         "ece": calibration_error(right, confidence),
-        "auroc": _auroc(predicted, labels, confidence, groups),
+        "auroc": _auroc(predicted, labels, log_odds, groups),
     }
     if biases is not None:
         codes = labels.astype(np.int64) * groups.shape[1] + biases
@@ -148,12 +152,16 @@ def sigmoid(log_odds: npt.NDArray[np.floating[Any]]) -> Floats:
     return found
 
 
-def _auroc(predicted: Integers, labels: Integers, confidence: Floats, groups: Groups) -> float | None:
+def _auroc(
+    predicted: Integers, labels: Integers, log_odds: npt.NDArray[np.floating[Any]], groups: Groups
+) -> float | None:
+    """Images are ordered by the log-odds of the second class: their sigmoid is 1 for all that are above 37."""
     if len(groups.classes) != 2 or len(np.unique(labels)) < 2:
         return None
     from sklearn.metrics import roc_auc_score
 
-    return float(roc_auc_score(labels, np.where(predicted == 1, confidence, 1.0 - confidence)))
+    score = np.where(predicted == 1, log_odds, -log_odds).astype(np.float64)
+    return float(roc_auc_score(labels, np.nan_to_num(score)))
 
 
 def goodness(metric: str, value: float) -> float:

@@ -167,13 +167,15 @@ class Run:
     path: Path
 
     def predictions(self) -> dict[str, Predictions]:
-        """By split. Raises a ZooError where they are missing or damaged."""
+        """By split. Raises a ZooError where they are missing, damaged, or not those of the result."""
         path = self.path / "predictions.npz"
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             splits = dict.fromkeys(name.rpartition(".")[0] for name in arrays)
-            return {split: _predictions(arrays, split) for split in splits}
+            found = {split: _predictions(arrays, split) for split in splits}
+            _check_predictions(found, self.result)
+            return found
         except FileNotFoundError as error:
             raise ZooError(f"{path} is missing: without the predictions only the last epoch is known") from error
         except Exception as error:  # whatever a damaged archive makes numpy raise
@@ -212,9 +214,27 @@ def _predictions(arrays: Mapping[str, npt.NDArray[Any]], split: str) -> Predicti
         arrays[f"{split}.class"], arrays[f"{split}.log_odds"], arrays[f"{split}.label"], arrays.get(f"{split}.bias")
     )
     shape = found.classes.shape
-    if len(shape) != 2 or found.log_odds.shape != shape or found.labels.shape != shape[1:]:
+    biased = found.biases is None or found.biases.shape == shape[1:]
+    if len(shape) != 2 or found.log_odds.shape != shape or found.labels.shape != shape[1:] or not biased:
         raise ValueError(f"split {split!r} has classes {shape}, labels {found.labels.shape}")
     return found
+
+
+def _check_predictions(found: Mapping[str, Predictions], result: Result) -> None:
+    """Raise a ValueError where the predictions cannot be those of the result."""
+    if missing := [split for split in result.metrics if split not in found]:
+        raise ValueError(f"no predictions of split {missing[0]!r}")
+    epochs = {len(split.classes) for split in found.values()}
+    if len(epochs) != 1 or min(epochs) < max(1, result.selectable or 1):
+        raise ValueError(f"it has {sorted(epochs)} epochs, of which {result.selectable} may be selected")
+    if result.groups is None:
+        return
+    for name, split in found.items():
+        for what, codes, count in zip(
+            ("label", "bias"), (split.labels, split.biases), result.groups.shape, strict=True
+        ):
+            if codes is not None and len(codes) and not 0 <= codes.min() <= codes.max() < count:
+                raise ValueError(f"split {name!r} has a {what} that is none of {count}")
 
 
 def read_results(out: Path) -> tuple[list[Result], list[str]]:

@@ -7,17 +7,9 @@ from collections.abc import Sequence
 
 from .caption import Notes, caption
 from .cells import cells, percent, titles, whole_or_tenth
+from .latex_size import PAGE, SEPARATION, seen, size_of
 from .latex_text import breakable, document, escape
 from .rows import Block, Row, Table, Value
-
-_PAGE = 44
-"""Lines of a table on one page; what is longer goes on in a further float."""
-
-_WIDTH = 397.0
-"""Points of the text of a paper with one column, which the table should fit."""
-
-_SIZES = ((r"\small", 4.63), (r"\footnotesize", 4.25), (r"\scriptsize", 3.98))
-"""Size -> points of a digit, in Computer Modern and a 10 pt document."""
 
 _MOST_PROBLEMS = 10
 """What is missing is told, but does not fill a paper."""
@@ -25,18 +17,15 @@ _MOST_PROBLEMS = 10
 _LINE = 100
 """Characters of a line of the notes."""
 
-_SEPARATION = 3
-"""Points on either side of a column."""
-
 
 def to_latex(table: Table, standalone: bool = False) -> str:
     """The fragment, or a document that can be compiled; ASCII, and the same bytes for the same table."""
     notes = Notes(table)
     pages = _pages(table.blocks)
     bodies = [_tabular(table, page, notes) for page in pages]
-    size = _size(bodies)
-    bodies = [[size, rf"\setlength{{\tabcolsep}}{{{_SEPARATION}pt}}", *body] for body in bodies]
-    first, *further = _dealt(_notes(notes), _PAGE - sum(_height(block) for block in pages[-1]))
+    size = size_of([_lengths(bodies)])
+    bodies = [[size, rf"\setlength{{\tabcolsep}}{{{SEPARATION}pt}}", *body] for body in bodies]
+    first, *further = _dealt(_notes(notes), PAGE - sum(_height(block) for block in pages[-1]))
     bodies[-1] += _below(first)
     bodies += [_below(lines) for lines in further]
     floats = [[*_head(table, number), *body, r"\end{table*}"] for number, body in enumerate(bodies, start=1)]
@@ -48,13 +37,13 @@ def to_latex(table: Table, standalone: bool = False) -> str:
 def _pages(blocks: Sequence[Block]) -> list[list[Block]]:
     """The blocks, dealt out to floats; one that is too long for a page is cut."""
     pages: list[list[Block]] = [[]]
-    room = _PAGE
+    room = PAGE
     for block in blocks:
-        for start in range(0, len(block.rows), _PAGE):
-            piece = Block(block.title, block.rows[start : start + _PAGE])
+        for start in range(0, len(block.rows), PAGE):
+            piece = Block(block.title, block.rows[start : start + PAGE])
             if pages[-1] and _height(piece) > room:
                 pages.append([])
-                room = _PAGE
+                room = PAGE
             pages[-1].append(piece)
             room -= _height(piece)
     return pages
@@ -71,7 +60,7 @@ def _dealt(lines: Sequence[str], room: int) -> list[list[str]]:
         height = 1 + len(line) // _LINE
         if height > room:
             dealt.append([])
-            room = _PAGE
+            room = PAGE
         dealt[-1].append(line)
         room -= height
     return dealt
@@ -150,20 +139,10 @@ def _value(value: Value | None) -> str:
     return text if value.std is None else rf"{text} $\pm$ {percent(value.std)}"
 
 
-def _size(bodies: Sequence[Sequence[str]]) -> str:
-    """The largest size at which the table fits the page of a paper, by its longest cells; or the smallest."""
+def _lengths(bodies: Sequence[Sequence[str]]) -> list[int]:
+    """Signs of the longest cell of each column."""
     rows = [line.removesuffix(r" \\").split(" & ") for body in bodies for line in body if " & " in line]
-    columns = [max(len(_plain(cell)) for cell in column) for column in zip(*rows, strict=True)]
-    for size, digit in _SIZES:
-        if sum(columns) * digit + 2 * _SEPARATION * (len(columns) - 1) <= _WIDTH:
-            return size
-    return _SIZES[-1][0]
-
-
-def _plain(cell: str) -> str:
-    """About what is seen of a cell, for its length."""
-    cell = re.sub(r"\\multi\w+\{\d\}\{.\}", "", cell)
-    return re.sub(r"\\pm|\\[a-zA-Z]+|[\\{}$]", lambda found: "+" if found[0] == r"\pm" else "", cell)
+    return [max(seen(cell) for cell in column) for column in zip(*rows, strict=True)]
 
 
 def _notes(notes: Notes) -> list[str]:

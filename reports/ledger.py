@@ -57,7 +57,7 @@ def _open(block: Block) -> Iterator[tuple[Cell, ...]]:
     for number in published():
         if number.method not in there and belongs(number, first):
             command = first.trial.model_copy(update={"method": number.method, "options": (), "needs": {}}).command()
-            yield _cells(number.method, number, None, "", "", "not run", command)
+            yield _cells(number.method, "", number, None, "", "", "not run", command)
 
 
 def belongs(number: Published, row: Row) -> bool:
@@ -73,7 +73,9 @@ def _row(row: Row, number: Published) -> tuple[Cell, ...]:
     value = row.values[number.metric]
     mean, std = (value.mean, value.std) if value else (None, None)
     verdict = _verdict(row, number, mean, std)
-    return _cells(row.name, number, mean, spread(std), str(len(row.seeds)), verdict, row.trial.command(row.seeds))
+    return _cells(
+        row.name, row.setting, number, mean, spread(std), str(len(row.seeds)), verdict, row.trial.command(row.seeds)
+    )
 
 
 def _verdict(row: Row, number: Published, mean: float | None, std: float | None) -> str:
@@ -87,12 +89,12 @@ def _verdict(row: Row, number: Published, mean: float | None, std: float | None)
 
 
 def _cells(
-    name: str, number: Published, mean: float | None, std: str, n: str, verdict: str, command: str
+    name: str, setting: str, number: Published, mean: float | None, std: str, n: str, verdict: str, command: str
 ) -> tuple[Cell, ...]:
     difference = None if mean is None else mean - number.mean
     paper = f"{percent(number.mean)}{spread(number.std)}{'' if number.verified else UNREAD}"
     return (
-        Cell(name, {"": number.method, "verified": number.verified}),
+        Cell(name, {"": number.method, "setting": setting, "verified": number.verified}),
         Cell(TITLES[number.metric], number.metric),
         Cell(paper, {"": number.mean, "std": number.std, "n": number.n}),
         Cell(NOTHING if mean is None else f"{percent(mean)}{std}", mean),

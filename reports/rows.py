@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from debias_zoo.metrics import METRICS
 from debias_zoo.trial import Result, Supervision, Trial
@@ -124,12 +125,16 @@ class Table:
                 found.setdefault(row.name, {}).update(known)
         return found
 
-    @property
+    @cached_property
     def has_intervals(self) -> bool:
         """Whether the worst group is shown and any row has its interval."""
         return "worst_group" in self.metrics and any(row.worst for row in self.rows)
 
-    @property
+    @cached_property
     def has_published(self) -> bool:
-        """Whether any row has a published number beside it."""
-        return any(row.published for row in self.rows)
+        """Whether any row has a published number of a metric that is shown."""
+        return any(self.published(row) for row in self.rows)
+
+    def published(self, row: Row) -> Published | None:
+        """The published number beside a row, if its metric is shown."""
+        return row.published if row.published and row.published.metric in self.metrics else None

@@ -38,6 +38,13 @@ def data_of(setting: Setting) -> dict[Path, str]:
     return {path: text for path, text in setting.items() if path[0] in _DATA}
 
 
+def kind_of(path: Path) -> str:
+    """The field of ``Trial`` in which a value stands, be it of the trial itself or of one that it needs."""
+    while path[0] == "needs" and len(path) > 2:
+        path = path[2:]
+    return path[0]
+
+
 def order_of(setting: Setting) -> list[tuple[Path, int, float, str]]:
     """A sort key in which numbers stand in their order: 0.1 after 0.05."""
     return [(path, *_sortable(setting[path])) for path in sorted(setting)]
@@ -63,6 +70,15 @@ def describe(setting: Setting, paths: Iterable[Path], method: str, dataset: str)
     named = {path: _name(path, method, dataset) for path in paths}
     there = [f"{name}={_text(path, setting[path])}" for path, name in named.items() if path in setting]
     return ", ".join(there or [f"no {name}" for name in named.values()])
+
+
+def describe_each(settings: Sequence[tuple[str, str, Setting]]) -> list[str]:
+    """For each (method, data set, setting), in what it differs from the others of its method and data set."""
+    kinds: dict[tuple[str, str], list[Setting]] = {}
+    for method, dataset, setting in settings:
+        kinds.setdefault((method, dataset), []).append(setting)
+    paths = {kind: differences(found) for kind, found in kinds.items()}
+    return [describe(setting, paths[method, dataset], method, dataset) for method, dataset, setting in settings]
 
 
 def _flat(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -97,5 +113,5 @@ def _text(path: Path, text: str) -> str:
         return hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
     value = json.loads(text)
     if isinstance(value, str):
-        return value
+        return value or ("none" if path[-1] == "weights_digest" else '""')
     return "none" if value is None else text
