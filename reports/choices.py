@@ -10,8 +10,8 @@ from debias_zoo.metrics import ERRORS, goodness
 
 from .caption import conditions
 from .cells import NOTHING, TITLES, percent, spread
-from .rows import Row, Table
-from .selection import RULES, Epochs, Rule, select
+from .rows import Row, Table, Value
+from .selection import DEFAULT, RULES, Epochs, Rule, select
 from .sheets import Cell, Column, Section, Sheet
 
 EpochsOf = Callable[[str], Epochs]
@@ -51,9 +51,16 @@ def _row(row: Row, epochs: EpochsOf, rules: Sequence[Rule], metric: str, told: l
         found = [epochs(result.identity) for result in row.results]
     except ZooError as error:
         told.append(str(error))
-        return (name, *[Cell(NOTHING) for _ in rules])
+        return (name, *[_stored(row.values[metric]) if rule.name == DEFAULT else Cell(NOTHING) for rule in rules])
     best = [_value(one, RULES["oracle"], row.split, metric) for one in found]
     return (name, *[_cell(found, rule, row.split, metric, best) for rule in rules])
+
+
+def _stored(value: Value | None) -> Cell:
+    """The last epoch of results without predictions; without them there is no regret."""
+    if value is None:
+        return Cell(NOTHING)
+    return Cell(f"{percent(value.mean)}{spread(value.std)}", {"mean": value.mean, "std": value.std})
 
 
 def _value(epochs: Epochs, rule: Rule, split: str, metric: str) -> float | None:

@@ -36,8 +36,8 @@ def costs_sheet(table: Table, baseline: str = "erm") -> Sheet:
     machines = {machine for row in table.rows for machine in _machines(row)}
     notes = (
         f"Mean over seeds of whole trials, with evaluation after every epoch. Made on: {'; '.join(sorted(machines))}.",
-        f"x ERM: seconds beside those of {baseline} on the same data and machine with the same backbone and precision; "
-        "nothing where there is none or more than one.",
+        f"x ERM: seconds beside those of {baseline} on the same data and machine; of several, of the one with the same "
+        "backbone and precision.",
         "Seconds of trials that ran side by side, or beside other work, are longer than those of one alone.",
         "Peak MiB: of the worker's whole process on a CPU, with data and libraries; of the tensors on a GPU.",
         "Extra: parameters beyond the network that predicts. Forward/step: passes of a backbone, whole or up to a tap; "
@@ -47,15 +47,16 @@ def costs_sheet(table: Table, baseline: str = "erm") -> Sheet:
 
 
 def _base(row: Row, block: Block, baseline: str) -> float | None:
-    """Seconds of the one row of ``baseline`` that differs from this one in the method alone, or None."""
-    alike = [other for other in block.rows if other.method == baseline and _conditions(other) == _conditions(row)]
-    return alike[0].seconds if len(alike) == 1 else None
+    """Seconds of the row of ``baseline`` that this one is measured by, or None."""
+    found = [other for other in block.rows if other.method == baseline and _machines(other) == _machines(row)]
+    if len(found) > 1:
+        found = [other for other in found if _network(other) == _network(row)]
+    return found[0].seconds if len(found) == 1 else None
 
 
-def _conditions(row: Row) -> tuple[object, ...]:
+def _network(row: Row) -> tuple[object, ...]:
     trial = row.trial
-    network = (trial.backbone, trial.backbone_options, trial.weights_digest)
-    return (*network, trial.precision, trial.train_limit, _machines(row))
+    return trial.backbone, trial.backbone_options, trial.weights_digest, trial.precision, trial.train_limit
 
 
 def _row(row: Row, base: float | None) -> tuple[Cell, ...]:

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 
 from .caption import Notes, caption
 from .cells import cells, percent, titles, whole_or_tenth
-from .latex_size import PAGE, SEPARATION, seen, size_of
+from .latex_size import PAGE, SEPARATION, room_below, seen, size_of
 from .latex_text import breakable, document, escape
 from .rows import Block, Row, Table, Value
 
 _MOST_PROBLEMS = 10
 """What is missing is told, but does not fill a paper."""
+
+_HEADINGS = 4
+"""Lines of a block that are no rows."""
 
 _LINE = 100
 """Characters of a line of the notes."""
@@ -21,32 +24,41 @@ _LINE = 100
 def to_latex(table: Table, standalone: bool = False) -> str:
     """The fragment, or a document that can be compiled; ASCII, and the same bytes for the same table."""
     notes = Notes(table)
-    pages = _pages(table.blocks)
+    words = " ".join(caption(table))
+    pages = _pages(table.blocks, room_below(len(words)))
     bodies = [_tabular(table, page, notes) for page in pages]
     size = size_of([_lengths(bodies)])
     bodies = [[size, rf"\setlength{{\tabcolsep}}{{{SEPARATION}pt}}", *body] for body in bodies]
-    first, *further = _dealt(_notes(notes), PAGE - sum(_height(block) for block in pages[-1]))
+    first, *further = _dealt(_notes(notes), _left(pages, words))
     bodies[-1] += _below(first)
     bodies += [_below(lines) for lines in further]
-    floats = [[*_head(table, number), *body, r"\end{table*}"] for number, body in enumerate(bodies, start=1)]
+    floats = [[*_head(table, words, number), *body, r"\end{table*}"] for number, body in enumerate(bodies, start=1)]
     fragment = "% needs \\usepackage{booktabs} and \\usepackage{multirow}\n"
     fragment += "\n\n".join("\n".join(lines) for lines in floats) + "\n"
     return document(fragment) if standalone else fragment
 
 
-def _pages(blocks: Sequence[Block]) -> list[list[Block]]:
-    """The blocks, dealt out to floats; one that is too long for a page is cut."""
+def _pages(blocks: Sequence[Block], room: int) -> list[list[Block]]:
+    """The blocks, dealt out to floats, of which the first has so many lines; one that is too long is cut."""
     pages: list[list[Block]] = [[]]
-    room = PAGE
     for block in blocks:
-        for start in range(0, len(block.rows), PAGE):
-            piece = Block(block.title, block.rows[start : start + PAGE])
+        start = 0
+        while start < len(block.rows):
+            most = PAGE if pages[-1] else max(5, room - _HEADINGS)
+            piece = Block(block.title, block.rows[start : start + most])
             if pages[-1] and _height(piece) > room:
                 pages.append([])
                 room = PAGE
+                continue
             pages[-1].append(piece)
             room -= _height(piece)
+            start += len(piece.rows)
     return pages
+
+
+def _left(pages: Sequence[Sequence[Block]], words: str) -> int:
+    """Lines that are left on the last page."""
+    return (room_below(len(words)) if len(pages) == 1 else PAGE) - sum(_height(block) for block in pages[-1])
 
 
 def _height(block: Block) -> int:
@@ -66,10 +78,10 @@ def _dealt(lines: Sequence[str], room: int) -> list[list[str]]:
     return dealt
 
 
-def _head(table: Table, number: int) -> list[str]:
+def _head(table: Table, words: str, number: int) -> list[str]:
     name = re.sub(r"[^a-z0-9]+", "-", "-".join(dict.fromkeys(row.dataset for row in table.rows)).lower()).strip("-")
     label = f"tab:{name or 'results'}"
-    words = " ".join(escape(sentence) for sentence in caption(table))
+    words = escape(words)
     if number > 1:
         words, label = rf"Table~\ref{{{label}}}, continued.", f"{label}-{number}"
     return [

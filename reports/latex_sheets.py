@@ -6,15 +6,12 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from .latex_size import PAGE, SEPARATION, dealt, size_of
+from .latex_size import PAGE, SEPARATION, dealt, room_below, size_of
 from .latex_text import breakable, escape
 from .sheets import RANKING, Cell, Column, Section, Sheet
 
 _LONGEST = 36
 """Signs of a text in a cell; what is longer is broken into lines."""
-
-_LINE = 85
-"""Signs of a line of a caption, which is as high as 1.3 lines of a table."""
 
 _CAPTION = 900
 """Signs of a caption; longer notes stand below the table with what is missing."""
@@ -67,13 +64,15 @@ def _title_lines(column: Column) -> list[str]:
     """A title of several parts has them one below the other, and a long word by itself a line."""
     parts = [f"{part}," for part in column.title.split(", ")]
     parts[-1] = parts[-1].removesuffix(",")
-    return [line for part in parts for line in textwrap.wrap(part, _TITLE, break_on_hyphens=False)]
+    return [
+        line for part in parts for line in textwrap.wrap(part, _TITLE, break_on_hyphens=False, break_long_words=False)
+    ]
 
 
 def _pages(sheet: Sheet, places: Sequence[int], caption: int) -> list[list[str]]:
     """Lines of the tables, dealt out to pages; a section that goes on says so."""
     pages: list[list[str]] = [[]]
-    room = PAGE - round(1.3 * caption / _LINE)
+    room = room_below(caption)
     for section in sheet.sections:
         if pages[-1] and room < 3:  # a heading is not left alone at the end
             pages.append([])

@@ -37,6 +37,11 @@ def dealt(columns: Sequence[int]) -> list[list[int]]:
     return tables
 
 
+def room_below(caption: int) -> int:
+    """Lines of a table that fit a page below a caption of so many signs: 85 are a line, as high as 1.3 of a table."""
+    return max(5, PAGE - round(1.3 * caption / 85))
+
+
 def seen(cell: str) -> int:
     """About how many signs are seen of a cell."""
     cell = re.sub(r"\\multi\w+\{\d\}\{.\}", "", cell)

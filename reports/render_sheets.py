@@ -107,7 +107,8 @@ class _Grid:
         titles = [max(cell_len(line) for line in _broken(column.title)) for column in self.sheet.columns]
         cells = [row for of_section in rows for row in of_section]
         widths = [max([title, *[row[place].cell_len for row in cells]]) for place, title in enumerate(titles)]
-        return [min(widths[0], max(titles[0], room // 2)), *widths[1:]]
+        headings = [cell_len(section.heading) for section in self.sheet.sections]
+        return [min(max(widths[0], *headings, 0), max(titles[0], room // 2)), *widths[1:]]
 
     def _grid(self, places: Sequence[int], rows: Sequence[Sequence[Sequence[Text]]], first: int) -> Grid:
         grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0))
@@ -117,7 +118,7 @@ class _Grid:
                 Text("\n".join(_broken(column.title))),
                 justify="left" if column.text else "right",
                 overflow="fold",
-                max_width=first if place == 0 else None,
+                width=first if place == 0 else None,
             )
         for section, cells in zip(self.sheet.sections, rows, strict=True):
             if section.heading:

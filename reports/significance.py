@@ -20,7 +20,7 @@ COLUMNS = (
     Column("interval", "95% interval"),
     Column("p", "p (Wilcoxon)"),
     Column("p_holm", "p (Holm)"),
-    Column("reason", "Why no p", text=True),
+    Column("reason", "Why no p", text=True, below=True),
 )
 
 ALL = "all data"
