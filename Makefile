@@ -16,6 +16,7 @@ slow:
 bench:
 	python tests/benchmarks/speed.py
 	python tests/benchmarks/cost.py
+	python tests/benchmarks/reports.py
 	python tests/benchmarks/data.py memory
 	test -z "$$DEBIAS_ZOO_DATA" || python tests/benchmarks/data.py throughput
 

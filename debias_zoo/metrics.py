@@ -7,7 +7,9 @@ where no image defines them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -173,13 +175,11 @@ def wilson(right: float, n: float, confidence: float = 0.95) -> tuple[float, flo
     """Wilson's score interval of an accuracy: ``right`` of ``n`` images; (0, 1) where there are none."""
     if n <= 0:
         return 0.0, 1.0
-    from scipy.stats import norm
-
-    z = float(norm.ppf(0.5 + confidence / 2))
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
     share, wide = right / n, z * z / n
     middle = (share + wide / 2) / (1 + wide)
-    half = z * np.sqrt(share * (1 - share) / n + wide / (4 * n)) / (1 + wide)
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    half = z * math.sqrt(share * (1 - share) / n + wide / (4 * n)) / (1 + wide)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def known_metrics(names: Iterable[str]) -> tuple[str, ...]:

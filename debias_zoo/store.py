@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import io
 import json
 import os
@@ -118,30 +119,40 @@ class NewerError(ZooError):
 def read_result(path: Path) -> Result:
     """The result in ``path``; raises FileNotFoundError, DamagedError, or a ZooError where it cannot be read."""
     try:
-        return parse_result(path.read_text(errors="replace"), path)
+        with path.open("rb", buffering=0) as file:
+            content = file.read()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise ZooError(f"cannot read {path}: {error.strerror or error}") from error
+    return parse_result(content, path)
 
 
-def parse_result(text: str, path: Path) -> Result:
-    """A result from the text of ``path``; raises DamagedError with the reason, or NewerError."""
+def parse_result(content: bytes, path: Path) -> Result:
+    """A result from the content of ``path``; raises DamagedError with the reason, or NewerError."""
     try:
-        data = json.loads(text)
-        schema = data.get("schema_version") if isinstance(data, dict) else None
-        if isinstance(schema, int) and schema > SCHEMA:
-            raise NewerError(
-                f"result {path} has schema {schema}, this version reads up to {SCHEMA}: upgrade debias-zoo"
-            )
-        result = Result.model_validate(data)
-    except NewerError:
-        raise
+        result = Result.model_validate_json(content)
     except Exception as error:  # what is not JSON, nested too deeply, or of other fields
+        _check_schema(_schema(content), path)
         raise DamagedError(f"result {path} cannot be read ({type(error).__name__})") from error
+    _check_schema(result.schema_version, path)
     if result.identity != result.trial.identity:
         raise DamagedError(f"result {path} does not belong to its configuration (identity {result.identity})")
     return result
+
+
+def _schema(content: bytes) -> object:
+    """The schema of a result that has other fields, or None."""
+    try:
+        data = json.loads(content.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    return data.get("schema_version") if isinstance(data, dict) else None
+
+
+def _check_schema(schema: object, path: Path) -> None:
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise NewerError(f"result {path} has schema {schema}, this version reads up to {SCHEMA}: upgrade debias-zoo")
 
 
 @dataclass(frozen=True)
@@ -248,15 +259,33 @@ def read_runs(out: Path) -> tuple[list[Run], list[str]]:
     if not out.exists():
         raise ZooError(f"there is no folder {out}: run something first, or name another folder")
     runs, problems = [], []
-    folders = {path.parent for name in ("config.json", "result.json") for path in out.rglob(name)}
-    for folder in sorted(folders):
-        try:
-            runs.append(Run(read_result(folder / "result.json"), folder))
-        except FileNotFoundError:
-            problems.append(_why_unfinished(folder))
-        except ZooError as error:
-            problems.append(f"not read: {error}")
+    with uncollected():
+        for folder in _folders(out):
+            try:
+                runs.append(Run(read_result(folder / "result.json"), folder))
+            except FileNotFoundError:
+                problems.append(_why_unfinished(folder))
+            except ZooError as error:
+                problems.append(f"not read: {error}")
     return runs, problems
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the search for cycles, which goes through all results again and again, and finds none in them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _folders(out: Path) -> list[Path]:
+    """The folders of trials below ``out``, in the order of their paths; links to folders are not followed."""
+    found = [path for path, _, names in os.walk(out) if "result.json" in names or "config.json" in names]
+    return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]
 
 
 def _why_unfinished(folder: Path) -> str:

@@ -11,6 +11,9 @@ PAGE = 44
 WIDTH = 397.0
 """Points of the text of a paper with one column, which the table should fit."""
 
+_WIDEST = 430.0
+"""Points of a table that is not cut yet: half of what is more than the text stands in either margin."""
+
 SEPARATION = 3
 """Points on either side of a column."""
 
@@ -31,7 +34,7 @@ def dealt(columns: Sequence[int]) -> list[list[int]]:
     tables: list[list[int]] = [[0]]
     for place in range(1, len(columns)):
         wider = [columns[k] for k in (*tables[-1], place)]
-        if len(tables[-1]) > 1 and _width(wider, _SIZES[-1][1]) > WIDTH:
+        if len(tables[-1]) > 1 and _width(wider, _SIZES[-1][1]) > _WIDEST:
             tables.append([0])
         tables[-1].append(place)
     return tables

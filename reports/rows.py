@@ -77,7 +77,7 @@ class Row:
         """Which bias labels were read."""
         return self.trial.supervision
 
-    @property
+    @cached_property
     def data(self) -> tuple[str, str]:
         """On what it was measured and under which protocol; rows that share it are ranked together."""
         return self.dataset, key_of(data_of(self.fields))

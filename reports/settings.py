@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from debias_zoo.trial import Trial
@@ -26,6 +27,11 @@ def setting_of(trial: Trial, split: str) -> dict[Path, str]:
         inner |= {("method",): json.dumps(needed.method), ("dataset",): json.dumps(needed.dataset)}
         flat |= {("needs", role, *path): text for path, text in inner.items()}
     return flat
+
+
+def text_of(trial: Trial) -> str:
+    """Text that trials of different settings never share, quickly; those of one setting may differ in it."""
+    return trial.model_dump_json(exclude={"seed", "source", "deviations", "options", "weights"})
 
 
 def key_of(setting: Setting) -> str:
@@ -90,6 +96,7 @@ def _flat(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
         yield path, value
 
 
+@lru_cache(maxsize=4096)  # thousands of rows share most of their values
 def _sortable(text: str) -> tuple[int, float, str]:
     value = json.loads(text)
     return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, text)
