@@ -162,8 +162,8 @@ def _auroc(
         return None
     from sklearn.metrics import roc_auc_score
 
-    score = np.where(predicted == 1, log_odds, -log_odds).astype(np.float64)
-    return float(roc_auc_score(labels, np.nan_to_num(score)))
+    _, places = np.unique(np.where(predicted == 1, log_odds, -log_odds), return_inverse=True)  # infinite ones too
+    return float(roc_auc_score(labels, places))
 
 
 def goodness(metric: str, value: float) -> float:
@@ -179,7 +179,7 @@ def wilson(right: float, n: float, confidence: float = 0.95) -> tuple[float, flo
     share, wide = right / n, z * z / n
     middle = (share + wide / 2) / (1 + wide)
     half = z * math.sqrt(share * (1 - share) / n + wide / (4 * n)) / (1 + wide)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
 def known_metrics(names: Iterable[str]) -> tuple[str, ...]:
