@@ -2,13 +2,12 @@ r"""The table in LaTeX: a fragment that needs booktabs and multirow alone, or a 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from .caption import Notes, caption
 from .cells import cells, percent, titles, whole_or_tenth
 from .latex_size import PAGE, SEPARATION, room_below, seen, size_of
-from .latex_text import breakable, document, escape
+from .latex_text import breakable, document, escape, label_of
 from .rows import Block, Row, Table, Value
 
 _MOST_PROBLEMS = 10
@@ -79,8 +78,7 @@ def _dealt(lines: Sequence[str], room: int) -> list[list[str]]:
 
 
 def _head(table: Table, words: str, number: int) -> list[str]:
-    name = re.sub(r"[^a-z0-9]+", "-", "-".join(dict.fromkeys(row.dataset for row in table.rows)).lower()).strip("-")
-    label = f"tab:{name or 'results'}"
+    label = label_of("-".join(dict.fromkeys(row.dataset for row in table.rows)))
     words = escape(words)
     if number > 1:
         words, label = rf"Table~\ref{{{label}}}, continued.", f"{label}-{number}"

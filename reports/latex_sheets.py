@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 
 from .latex_size import PAGE, SEPARATION, dealt, room_below, size_of
-from .latex_text import breakable, escape
+from .latex_text import breakable, escape, label_of
 from .sheets import RANKING, Cell, Column, Section, Sheet
 
 _LONGEST = 36
@@ -119,7 +119,7 @@ def _title(column: Column) -> str:
 
 
 def _float(sheet: Sheet, places: Sequence[int], lines: Sequence[str], size: str, number: int, words: str) -> str:
-    label = f"tab:{sheet.name}"
+    label = label_of(sheet.name)
     caption = escape(words) if number == 1 else rf"Table~\ref{{{label}}}, continued."
     sides = "".join("l" if sheet.columns[place].text else "r" for place in places)
     return "\n".join(

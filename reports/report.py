@@ -106,7 +106,7 @@ def _sheets(table: Table, runs: Sequence[Run], rules: Sequence[Rule], asked: Ask
     if asked.compare is not None:
         yield significance_sheet(table.scores(metrics[0]), asked.compare or None, metrics[0])
     if asked.ledger:
-        yield ledger_sheet(table)
+        yield ledger_sheet(table, asked.methods)
     if asked.cost:
         yield costs_sheet(table)
 
