@@ -71,7 +71,7 @@ def make_report(runs: Sequence[Run], problems: Iterable[str], asked: Asked) -> R
     """
     metrics, rules = known_metrics(asked.metrics), known_rules(asked.rules or (DEFAULT,))
     told = list(problems)
-    runs = [run for run in runs if run.result.trial.method in asked.methods] or list(runs)
+    runs = _of_methods(runs, asked.methods)
     results = [run.result for run in runs]
     rule = rules[0] if len(rules) == 1 else RULES[DEFAULT]
     if rule.name != DEFAULT:
@@ -87,6 +87,15 @@ def make_report(runs: Sequence[Run], problems: Iterable[str], asked: Asked) -> R
     )
     sheets = [_whole(sheet, table) for sheet in _sheets(table, runs, rules, asked)]
     return Report(table, sheets)
+
+
+def _of_methods(runs: Sequence[Run], methods: Sequence[str]) -> list[Run]:
+    """The runs of these methods; empty: of all."""
+    found = [run for run in runs if not methods or run.result.trial.method in methods]
+    if runs and not found:
+        known = {run.result.trial.method for run in runs}
+        raise unknown("method", ", ".join(methods), known, "these have finished results")
+    return found
 
 
 def _sheets(table: Table, runs: Sequence[Run], rules: Sequence[Rule], asked: Asked) -> Iterator[Sheet]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from debias_zoo.metrics import METRICS
 from debias_zoo.trial import Result, Supervision, Trial
 
+from .lines import pooled
 from .published import Published
 from .selection import DEFAULT
 from .settings import Setting, data_of, key_of
@@ -116,13 +117,14 @@ class Table:
         return [row for block in self.blocks for row in block.rows]
 
     def scores(self, metric: str) -> dict[str, dict[tuple[str, int], float]]:
-        """Numbers of one metric for statistics: name of a row -> (title of its block, seed) -> fraction."""
+        """Numbers of one metric for statistics: name of a line -> (title of its block, seed) -> fraction."""
         found: dict[str, dict[tuple[str, int], float]] = {}
-        for block in self.blocks:
-            for row in block.rows:
+        for line in pooled(self.blocks):
+            for place, row in line.rows.items():
                 values = {result.trial.seed: result.metrics[row.split].get(metric) for result in row.results}
-                known = {(block.title, seed): value for seed, value in values.items() if value is not None}
-                found.setdefault(row.name, {}).update(known)
+                title = self.blocks[place].title
+                known = {(title, seed): value for seed, value in values.items() if value is not None}
+                found.setdefault(line.name, {}).update(known)
         return found
 
     @cached_property

@@ -190,6 +190,36 @@ def test_what_the_protocol_takes_for_each_data_set_does_not_cut_a_line_but_what_
     ]
 
 
+def test_statistics_pool_a_method_as_the_protocol_has_it_and_nothing_that_was_set_by_hand() -> None:
+    here = {"dataset": "bar", "params": {"size": 64}, "backbone": "resnet18"}
+    by_hand = {"config": {"scale": 0.7}, "options": ("--set lnl.scale=0.7",)}
+    table = build_table(
+        [
+            *[make_result("erm", 0, 0.4), make_result("lnl", 0, 0.5, config={"scale": 0.3})],
+            *[make_result("erm", 0, 0.6, **here), make_result("lnl", 0, 0.7, config={"scale": 0.1}, **here)],
+            *[make_result("gray", 0, 0.8), make_result("lnl", 1, 0.9, **{**here, **by_hand})],
+        ]
+    )
+    assert table.scores("accuracy") == {
+        "erm": {("cmnist", 0): 0.4, ("bar", 0): 0.6},
+        "lnl": {("cmnist", 0): 0.5, ("bar", 0): 0.7},
+        "lnl (set=lnl.scale=0.7)": {("bar", 1): 0.9},
+        "gray": {("cmnist", 0): 0.8},
+    }
+
+
+def test_statistics_keep_two_rows_of_one_block_apart_in_every_block() -> None:
+    here = {"dataset": "bar", "params": {"size": 64}}
+    results = [make_result("lnl", 0, 0.5, config={"scale": scale}) for scale in (0.1, 0.3)]
+    table = build_table([*results, make_result("lnl", 0, 0.6, config={"scale": 0.3}, **here)])
+    assert table.scores("accuracy") == {
+        "lnl (lnl.scale=0.1)": {("cmnist", 0): 0.5},
+        "lnl (lnl.scale=0.3)": {("cmnist", 0): 0.5, ("bar", 0): 0.6},
+    }
+    versions = build_table([make_result("erm", 0), make_result("erm", 0, method_version=2, **here)])
+    assert list(versions.scores("accuracy")) == ["erm (erm.version=2)", "erm (erm.version=1)"]
+
+
 def test_costs_are_measured_by_the_erm_that_is_like_it() -> None:
     def ran(method: str, seconds: float, backbone: str, threads: int = 1) -> Result:
         result = make_result(method, seconds=seconds, backbone=backbone)
