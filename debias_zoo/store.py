@@ -284,7 +284,8 @@ def uncollected() -> Iterator[None]:
 
 def _folders(out: Path) -> list[Path]:
     """The folders of trials below ``out``, in the order of their paths; links to folders are not followed."""
-    found = [path for path, _, names in os.walk(out) if "result.json" in names or "config.json" in names]
+    ours = {"config.json", "result.json"}
+    found = [path for path, folders, files in os.walk(out) if not ours.isdisjoint([*folders, *files])]
     return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]
 
 
