@@ -89,16 +89,16 @@ def report(
         compare=compare,
         curve=curve,
     )
-    if form == "html":
-        from .reports.page import to_html
-
-        _write(to_html(found, problems, asked, runs), output)
-        return
     made = make_report(found, problems, asked)
     if figure is not None:
         from .reports.figures import draw_report
 
         draw_report(made, asked, figure)
+    if form == "html":
+        from .reports.page import to_html
+
+        _write(to_html(found, problems, asked, runs), output)
+        return
     if form == "rich" and output is None:
         _print(made)
     else:

@@ -7,7 +7,9 @@ where no image defines them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -77,17 +79,21 @@ def group_metrics(
     if biases is not None:
         found |= _of_groups(*group_accuracies(predicted, labels, biases, groups.shape), groups)
     if log_odds is not None:
-        found |= _of_confidence(predicted, labels, biases, groups, sigmoid(log_odds))
+        found |= _of_confidence(predicted, labels, biases, groups, log_odds)
     return found
 
 
 def _of_confidence(
-    predicted: Integers, labels: Integers, biases: Integers | None, groups: Groups, confidence: Floats
+    predicted: Integers,
+    labels: Integers,
+    biases: Integers | None,
+    groups: Groups,
+    log_odds: npt.NDArray[np.floating[Any]],
 ) -> dict[str, float | None]:
-    right = predicted == labels
+    right, confidence = predicted == labels, sigmoid(log_odds)
     found: dict[str, float | None] = {
         "ece": calibration_error(right, confidence),
-        "auroc": _auroc(predicted, labels, confidence, groups),
+        "auroc": _auroc(predicted, labels, log_odds, groups),
     }
     if biases is not None:
         codes = labels.astype(np.int64) * groups.shape[1] + biases
@@ -148,12 +154,16 @@ def sigmoid(log_odds: npt.NDArray[np.floating[Any]]) -> Floats:
     return found
 
 
-def _auroc(predicted: Integers, labels: Integers, confidence: Floats, groups: Groups) -> float | None:
+def _auroc(
+    predicted: Integers, labels: Integers, log_odds: npt.NDArray[np.floating[Any]], groups: Groups
+) -> float | None:
+    """Images are ordered by the log-odds of the second class: their sigmoid is 1 for all that are above 37."""
     if len(groups.classes) != 2 or len(np.unique(labels)) < 2:
         return None
     from sklearn.metrics import roc_auc_score
 
-    return float(roc_auc_score(labels, np.where(predicted == 1, confidence, 1.0 - confidence)))
+    _, places = np.unique(np.where(predicted == 1, log_odds, -log_odds), return_inverse=True)  # infinite ones too
+    return float(roc_auc_score(labels, places))
 
 
 def goodness(metric: str, value: float) -> float:
@@ -165,13 +175,11 @@ def wilson(right: float, n: float, confidence: float = 0.95) -> tuple[float, flo
     """Wilson's score interval of an accuracy: ``right`` of ``n`` images; (0, 1) where there are none."""
     if n <= 0:
         return 0.0, 1.0
-    from scipy.stats import norm
-
-    z = float(norm.ppf(0.5 + confidence / 2))
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
     share, wide = right / n, z * z / n
     middle = (share + wide / 2) / (1 + wide)
-    half = z * np.sqrt(share * (1 - share) / n + wide / (4 * n)) / (1 + wide)
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    half = z * math.sqrt(share * (1 - share) / n + wide / (4 * n)) / (1 + wide)
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
 def known_metrics(names: Iterable[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import io
 import json
 import os
@@ -125,27 +126,40 @@ class NewerError(ZooError):
 def read_result(path: Path) -> Result:
     """The result in ``path``; raises FileNotFoundError, DamagedError, or a ZooError where it cannot be read."""
     try:
-        return parse_result(path.read_text(errors="replace"), path)
+        with path.open("rb", buffering=0) as file:
+            content = file.read()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise ZooError(f"cannot read {path}: {error.strerror or error}") from error
+    return parse_result(content, path)
 
 
-def parse_result(text: str, path: Path) -> Result:
-    """A result from the text of ``path``; raises DamagedError with the reason, or NewerError."""
+def parse_result(content: bytes, path: Path) -> Result:
+    """A result from the content of ``path``; raises DamagedError with the reason, or NewerError."""
     try:
-        result = Result.model_validate_json(text)
-        schema: Any = result.schema_version
+        result = Result.model_validate_json(content)
     except Exception as error:  # what is not JSON, nested too deeply, or of other fields
-        schema = _schema_of(text)
-        if not (isinstance(schema, int) and schema > SCHEMA):
-            raise DamagedError(f"result {path} cannot be read ({type(error).__name__})") from error
-    if schema > SCHEMA:
-        raise NewerError(f"result {path} has schema {schema}, this version reads up to {SCHEMA}: upgrade debias-zoo")
+        _check_schema(_schema(content), path)
+        raise DamagedError(f"result {path} cannot be read ({type(error).__name__})") from error
+    _check_schema(result.schema_version, path)
     if result.identity != result.trial.identity:
         raise DamagedError(f"result {path} does not belong to its configuration (identity {result.identity})")
     return result
+
+
+def _schema(content: bytes) -> object:
+    """The schema of a result that has other fields, or None."""
+    try:
+        data = json.loads(content.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    return data.get("schema_version") if isinstance(data, dict) else None
+
+
+def _check_schema(schema: object, path: Path) -> None:
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise NewerError(f"result {path} has schema {schema}, this version reads up to {SCHEMA}: upgrade debias-zoo")
 
 
 @dataclass(frozen=True)
@@ -171,13 +185,15 @@ class Run:
     path: Path
 
     def predictions(self) -> dict[str, Predictions]:
-        """By split. Raises a ZooError where they are missing or damaged."""
+        """By split. Raises a ZooError where they are missing, damaged, or not those of the result."""
         path = self.path / "predictions.npz"
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             splits = dict.fromkeys(name.rpartition(".")[0] for name in arrays)
-            return {split: _predictions(arrays, split) for split in splits}
+            found = {split: _predictions(arrays, split) for split in splits}
+            _check_predictions(found, self.result)
+            return found
         except FileNotFoundError as error:
             raise ZooError(f"{path} is missing: without the predictions only the last epoch is known") from error
         except Exception as error:  # whatever a damaged archive makes numpy raise
@@ -216,18 +232,27 @@ def _predictions(arrays: Mapping[str, npt.NDArray[Any]], split: str) -> Predicti
         arrays[f"{split}.class"], arrays[f"{split}.log_odds"], arrays[f"{split}.label"], arrays.get(f"{split}.bias")
     )
     shape = found.classes.shape
-    if len(shape) != 2 or found.log_odds.shape != shape or found.labels.shape != shape[1:]:
+    biased = found.biases is None or found.biases.shape == shape[1:]
+    if len(shape) != 2 or found.log_odds.shape != shape or found.labels.shape != shape[1:] or not biased:
         raise ValueError(f"split {split!r} has classes {shape}, labels {found.labels.shape}")
     return found
 
 
-def _schema_of(text: str) -> Any:
-    """The schema that a result says it has, or None."""
-    try:
-        data = json.loads(text)
-    except Exception:  # not JSON, or nested too deeply
-        return None
-    return data.get("schema_version") if isinstance(data, dict) else None
+def _check_predictions(found: Mapping[str, Predictions], result: Result) -> None:
+    """Raise a ValueError where the predictions cannot be those of the result."""
+    if missing := [split for split in result.metrics if split not in found]:
+        raise ValueError(f"no predictions of split {missing[0]!r}")
+    epochs = {len(split.classes) for split in found.values()}
+    if len(epochs) != 1 or min(epochs) < max(1, result.selectable or 1):
+        raise ValueError(f"it has {sorted(epochs)} epochs, of which {result.selectable} may be selected")
+    if result.groups is None:
+        return
+    for name, split in found.items():
+        for what, codes, count in zip(
+            ("label", "bias"), (split.labels, split.biases), result.groups.shape, strict=True
+        ):
+            if codes is not None and len(codes) and not 0 <= codes.min() <= codes.max() < count:
+                raise ValueError(f"split {name!r} has a {what} that is none of {count}")
 
 
 def read_results(out: Path) -> tuple[list[Result], list[str]]:
@@ -241,20 +266,34 @@ def read_runs(out: Path) -> tuple[list[Run], list[str]]:
     if not out.exists():
         raise ZooError(f"there is no folder {out}: run something first, or name another folder")
     runs, problems = [], []
-    for folder in trial_folders(out):
-        try:
-            runs.append(Run(read_result(folder / "result.json"), folder))
-        except FileNotFoundError:
-            problems.append(_why_unfinished(folder))
-        except ZooError as error:
-            problems.append(f"not read: {error}")
+    with uncollected():
+        for folder in trial_folders(out):
+            try:
+                runs.append(Run(read_result(folder / "result.json"), folder))
+            except FileNotFoundError:
+                problems.append(_why_unfinished(folder))
+            except ZooError as error:
+                problems.append(f"not read: {error}")
     return runs, problems
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the search for cycles, which goes through all results again and again, and finds none in them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def trial_folders(out: Path) -> list[Path]:
-    """The folders below ``out`` that hold a trial, finished or not, in the order of their paths."""
-    names = {"config.json", "result.json"}
-    return sorted(Path(folder) for folder, _, files in os.walk(out) if not names.isdisjoint(files))
+    """The folders of trials below ``out``, in the order of their paths; links to folders are not followed."""
+    ours = {"config.json", "result.json"}
+    found = [path for path, folders, files in os.walk(out) if not ours.isdisjoint([*folders, *files])]
+    return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]
 
 
 def _why_unfinished(folder: Path) -> str:

@@ -79,15 +79,7 @@ def caption(table: Table, best: str = "bold", second: str = "underlined", select
     rows = table.rows
     if not rows:
         return ["No finished trial."]
-    sentences = [
-        f"Results on {_data(rows)}, in per cent.",
-        f"Protocol: {_by_method(rows, _protocol)}.",
-        f"Backbone: {_by_method(rows, _backbone)}.",
-        f"Precision: {_by_method(rows, lambda row: row.trial.precision)}.",
-        *_seeds(rows),
-        *([f"Selection: {selection_text(RULES[table.selection], table.metrics[0])}."] if selection else []),
-        f"Tuning: {_tuning(rows)}.",
-    ]
+    sentences = [*conditions(rows), *([selection_sentence(table)] if selection else []), tuning(rows)]
     if any(value and value.rank for row in rows for value in row.values.values()):
         sentences.append(f"Best {best}, second best {second} (gap: nearest to zero).")
     if table.has_intervals:
@@ -97,12 +89,28 @@ def caption(table: Table, best: str = "bold", second: str = "underlined", select
             "Bias-leakage: balanced accuracy over chance of a fresh linear probe that reads the bias in the embedding."
         )
     if table.has_published:
-        numbers = [row.published for row in rows if row.published]
+        numbers = [number for row in rows if (number := table.published(row))]
         sources, metrics = (dict.fromkeys(getattr(p, key) for p in numbers) for key in ("source", "metric"))
         named = " or ".join(_METRIC_NAMES.get(metric, metric) for metric in metrics)
         unread = f" ({UNREAD} not read in the paper itself)" if not all(p.verified for p in numbers) else ""
         sentences.append(f"Published{unread}: test {named} under the papers' own protocol, from {'; '.join(sources)}.")
     return sentences
+
+
+def conditions(rows: Sequence[Row]) -> list[str]:
+    """On what the rows were measured and how they were trained."""
+    return [
+        f"Results on {_data(rows)}, in per cent.",
+        f"Protocol: {_by_method(rows, _protocol)}.",
+        f"Backbone: {_by_method(rows, _backbone)}.",
+        f"Precision: {_by_method(rows, lambda row: row.trial.precision)}.",
+        *_seeds(rows),
+    ]
+
+
+def selection_sentence(table: Table) -> str:
+    """Which epoch the table shows, and which labels were read to choose it."""
+    return f"Selection: {selection_text(RULES[table.selection], table.metrics[0])}."
 
 
 def selection_text(rule: Rule, metric: str) -> str:
@@ -160,16 +168,17 @@ def _listed(seeds: Sequence[int]) -> str:
     return ", ".join(str(seed) for seed in seeds)
 
 
-def _tuning(rows: Sequence[Row]) -> str:
+def tuning(rows: Sequence[Row]) -> str:
+    """Whose settings were chosen on which split."""
     chosen = []
     for split in ("val_unbiased", "val"):
         methods = _methods(row for row in rows if row.supervision.tuned_on == split)
         if methods:
             chosen.append(f"settings of {methods} chosen on {split}")
     if not chosen:
-        return "none tuned"
+        return "Tuning: none tuned."
     left = any(row.supervision.tuned_on is None for row in rows)
-    return "; ".join(chosen) + ("; the others not tuned" if left else "")
+    return f"Tuning: {'; '.join(chosen)}{'; the others not tuned' if left else ''}."
 
 
 def _methods(rows: Iterable[Row]) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from .published import Published
+from .published import HEADLINE, Published
 from .rows import Row, Table, Value
 
 T = TypeVar("T")
@@ -71,8 +71,13 @@ def titles(table: Table) -> list[str]:
         if metric == "worst_group" and table.has_intervals:
             found.append(WORST)
     if table.has_published:
-        found.insert(1, "Published")
+        found.insert(_place(found), "Published")
     return found
+
+
+def _place(titles: Sequence[str]) -> int:
+    """Where published numbers stand: beside the first metric of which papers publish one."""
+    return 1 + min(titles.index(TITLES[metric]) for metric in HEADLINE if TITLES[metric] in titles)
 
 
 def cells(table: Table, row: Row, value: Callable[[Value | None], T], text: Callable[[str], T]) -> list[T]:
@@ -83,5 +88,5 @@ def cells(table: Table, row: Row, value: Callable[[Value | None], T], text: Call
         if metric == "worst_group" and table.has_intervals:
             found.append(text(interval(row.worst)))
     if table.has_published:
-        found.insert(1, text(published_cell(row.published)))
+        found.insert(titles(table).index("Published"), text(published_cell(table.published(row))))
     return found

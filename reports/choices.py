@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from debias_zoo.errors import ZooError
-from debias_zoo.metrics import goodness
-from debias_zoo.store import Run
+from debias_zoo.metrics import ERRORS, goodness
 
+from .caption import conditions
 from .cells import NOTHING, TITLES, percent, spread
-from .rows import Row, Table
-from .selection import RULES, Epochs, Rule, select
+from .rows import Row, Table, Value
+from .selection import DEFAULT, RULES, Epochs, Rule, select
 from .sheets import Cell, Column, Section, Sheet
 
+EpochsOf = Callable[[str], Epochs]
+"""The eligible epochs of a run, by identity; raises a ZooError where they cannot be known."""
 
-def choices_sheet(table: Table, runs: Mapping[str, Run], rules: Sequence[Rule], metric: str) -> Sheet:
+
+def choices_sheet(table: Table, epochs: EpochsOf, rules: Sequence[Rule], metric: str) -> Sheet:
     """One metric under several rules.
 
     Args:
         table: of the last epochs, whose rows are shown.
-        runs: by identity.
+        epochs: of the rows' runs.
         rules: the columns.
         metric: that is shown; the oracle is its best epoch.
     """
@@ -28,27 +31,36 @@ def choices_sheet(table: Table, runs: Mapping[str, Run], rules: Sequence[Rule], 
     columns = [Column("method", "Method", text=True), *[Column(rule.name, rule.name) for rule in rules]]
     sections = []
     for block in table.blocks:
-        rows = [_row(row, runs, rules, metric, told) for row in block.rows]
+        rows = [_row(row, epochs, rules, metric, told) for row in block.rows]
         sections.append(Section(block.title if len(table.blocks) > 1 else "", tuple(rows)))
     reads = "; ".join(f"{rule.name}: {rule.about}, reads {rule.reads}" for rule in rules)
+    better = "is nearer to zero" if metric in ERRORS else "has more"
     notes = (
+        *(conditions(table.rows) if table.rows else ()),
         f"{reads}.",
-        "In brackets the regret: how many points the oracle, the best eligible epoch on the shown split, has more.",
+        f"In brackets the regret: how many points the oracle, the best eligible epoch on the shown split, {better}.",
         "Eligible are the epochs of the last stage; no number where a run has no such split or no bias labels there.",
     )
     title = f"{TITLES[metric]} under {len(rules)} selection rules, in per cent"
-    return Sheet("selection", title, tuple(columns), tuple(sections), notes, tuple(dict.fromkeys(told)))
+    return Sheet(f"selection-{metric}", title, tuple(columns), tuple(sections), notes, tuple(dict.fromkeys(told)))
 
 
-def _row(row: Row, runs: Mapping[str, Run], rules: Sequence[Rule], metric: str, told: list[str]) -> tuple[Cell, ...]:
+def _row(row: Row, epochs: EpochsOf, rules: Sequence[Rule], metric: str, told: list[str]) -> tuple[Cell, ...]:
     name = Cell(row.name, {"": row.method, "setting": row.setting, "seeds": list(row.seeds)})
     try:
-        epochs = [Epochs(runs[result.identity]) for result in row.results]
+        found = [epochs(result.identity) for result in row.results]
     except ZooError as error:
         told.append(str(error))
-        return (name, *[Cell(NOTHING) for _ in rules])
-    best = [_value(found, RULES["oracle"], row.split, metric) for found in epochs]
-    return (name, *[_cell(epochs, rule, row.split, metric, best) for rule in rules])
+        return (name, *[_stored(row.values[metric]) if rule.name == DEFAULT else Cell(NOTHING) for rule in rules])
+    best = [_value(one, RULES["oracle"], row.split, metric) for one in found]
+    return (name, *[_cell(found, rule, row.split, metric, best) for rule in rules])
+
+
+def _stored(value: Value | None) -> Cell:
+    """The last epoch of results without predictions; without them there is no regret."""
+    if value is None:
+        return Cell(NOTHING)
+    return Cell(f"{percent(value.mean)}{spread(value.std)}", {"mean": value.mean, "std": value.std})
 
 
 def _value(epochs: Epochs, rule: Rule, split: str, metric: str) -> float | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .cells import NOTHING, percent, whole_or_tenth
-from .rows import Row, Table
+from .rows import Block, Row, Table
 from .sheets import Cell, Column, Section, Sheet
 
 MEBIBYTE = 2.0**20
@@ -30,18 +31,32 @@ def costs_sheet(table: Table, baseline: str = "erm") -> Sheet:
     """One row a method and setting; ``baseline`` is the method whose seconds count as one."""
     sections = []
     for block in table.blocks:
-        base = next((row.seconds for row in block.rows if row.method == baseline and row.seconds), None)
         heading = block.title if len(table.blocks) > 1 else ""
-        sections.append(Section(heading, tuple(_row(row, base) for row in block.rows)))
-    machines = {_machine(row) for row in table.rows}
+        sections.append(Section(heading, tuple(_row(row, _base(row, block, baseline)) for row in block.rows)))
+    machines = {machine for row in table.rows for machine in _machines(row)}
     notes = (
         f"Mean over seeds of whole trials, with evaluation after every epoch. Made on: {'; '.join(sorted(machines))}.",
+        f"x ERM: seconds beside those of {baseline} on the same data and machine; of several, of the one with the same "
+        "backbone and precision.",
         "Seconds of trials that ran side by side, or beside other work, are longer than those of one alone.",
         "Peak MiB: of the worker's whole process on a CPU, with data and libraries; of the tensors on a GPU.",
         "Extra: parameters beyond the network that predicts. Forward/step: passes of a backbone, whole or up to a tap; "
         "Backward/step: losses that are propagated back.",
     )
     return Sheet("cost", "What the methods cost", _COLUMNS, tuple(sections), notes, table.problems)
+
+
+def _base(row: Row, block: Block, baseline: str) -> float | None:
+    """Seconds of the row of ``baseline`` that this one is measured by, or None."""
+    found = [other for other in block.rows if other.method == baseline and _machines(other) == _machines(row)]
+    if len(found) > 1:
+        found = [other for other in found if _network(other) == _network(row)]
+    return found[0].seconds if len(found) == 1 else None
+
+
+def _network(row: Row) -> tuple[object, ...]:
+    trial = row.trial
+    return trial.backbone, trial.backbone_options, trial.weights_digest, trial.precision, trial.train_limit
 
 
 def _row(row: Row, base: float | None) -> tuple[Cell, ...]:
@@ -79,6 +94,11 @@ def _passes(number: float | None) -> str:
     return NOTHING if number is None else f"{number:.2f}".rstrip("0").rstrip(".")
 
 
-def _machine(row: Row) -> str:
-    found = row.results[0].environment
-    return f"{found.get('processor', 'unknown')}, {found.get('device', 'unknown')}, {found.get('threads', '?')} threads"
+def _machines(row: Row) -> set[str]:
+    return {_machine(result.environment) for result in row.results}
+
+
+def _machine(found: Mapping[str, Any]) -> str:
+    threads = found.get("threads", "?")
+    counted = "1 thread" if threads == 1 else f"{threads} threads"
+    return f"{found.get('processor', 'unknown')}, {found.get('device', 'unknown')}, {counted}"

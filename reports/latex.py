@@ -2,62 +2,62 @@ r"""The table in LaTeX: a fragment that needs booktabs and multirow alone, or a 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from .caption import Notes, caption
 from .cells import cells, percent, titles, whole_or_tenth
-from .latex_text import breakable, document, escape
+from .latex_size import PAGE, SEPARATION, room_below, seen, size_of
+from .latex_text import breakable, document, escape, label_of
 from .rows import Block, Row, Table, Value
-
-_PAGE = 44
-"""Lines of a table on one page; what is longer goes on in a further float."""
-
-_WIDTH = 397.0
-"""Points of the text of a paper with one column, which the table should fit."""
-
-_SIZES = ((r"\small", 4.63), (r"\footnotesize", 4.25), (r"\scriptsize", 3.98))
-"""Size -> points of a digit, in Computer Modern and a 10 pt document."""
 
 _MOST_PROBLEMS = 10
 """What is missing is told, but does not fill a paper."""
 
+_HEADINGS = 4
+"""Lines of a block that are no rows."""
+
 _LINE = 100
 """Characters of a line of the notes."""
-
-_SEPARATION = 3
-"""Points on either side of a column."""
 
 
 def to_latex(table: Table, standalone: bool = False) -> str:
     """The fragment, or a document that can be compiled; ASCII, and the same bytes for the same table."""
     notes = Notes(table)
-    pages = _pages(table.blocks)
+    words = " ".join(caption(table))
+    pages = _pages(table.blocks, room_below(len(words)))
     bodies = [_tabular(table, page, notes) for page in pages]
-    size = _size(bodies)
-    bodies = [[size, rf"\setlength{{\tabcolsep}}{{{_SEPARATION}pt}}", *body] for body in bodies]
-    first, *further = _dealt(_notes(notes), _PAGE - sum(_height(block) for block in pages[-1]))
+    size = size_of([_lengths(bodies)])
+    bodies = [[size, rf"\setlength{{\tabcolsep}}{{{SEPARATION}pt}}", *body] for body in bodies]
+    first, *further = _dealt(_notes(notes), _left(pages, words))
     bodies[-1] += _below(first)
     bodies += [_below(lines) for lines in further]
-    floats = [[*_head(table, number), *body, r"\end{table*}"] for number, body in enumerate(bodies, start=1)]
+    floats = [[*_head(table, words, number), *body, r"\end{table*}"] for number, body in enumerate(bodies, start=1)]
     fragment = "% needs \\usepackage{booktabs} and \\usepackage{multirow}\n"
     fragment += "\n\n".join("\n".join(lines) for lines in floats) + "\n"
     return document(fragment) if standalone else fragment
 
 
-def _pages(blocks: Sequence[Block]) -> list[list[Block]]:
-    """The blocks, dealt out to floats; one that is too long for a page is cut."""
+def _pages(blocks: Sequence[Block], room: int) -> list[list[Block]]:
+    """The blocks, dealt out to floats, of which the first has so many lines; one that is too long is cut."""
     pages: list[list[Block]] = [[]]
-    room = _PAGE
     for block in blocks:
-        for start in range(0, len(block.rows), _PAGE):
-            piece = Block(block.title, block.rows[start : start + _PAGE])
+        start = 0
+        while start < len(block.rows):
+            most = PAGE if pages[-1] else max(5, room - _HEADINGS)
+            piece = Block(block.title, block.rows[start : start + most])
             if pages[-1] and _height(piece) > room:
                 pages.append([])
-                room = _PAGE
+                room = PAGE
+                continue
             pages[-1].append(piece)
             room -= _height(piece)
+            start += len(piece.rows)
     return pages
+
+
+def _left(pages: Sequence[Sequence[Block]], words: str) -> int:
+    """Lines that are left on the last page."""
+    return (room_below(len(words)) if len(pages) == 1 else PAGE) - sum(_height(block) for block in pages[-1])
 
 
 def _height(block: Block) -> int:
@@ -71,16 +71,15 @@ def _dealt(lines: Sequence[str], room: int) -> list[list[str]]:
         height = 1 + len(line) // _LINE
         if height > room:
             dealt.append([])
-            room = _PAGE
+            room = PAGE
         dealt[-1].append(line)
         room -= height
     return dealt
 
 
-def _head(table: Table, number: int) -> list[str]:
-    name = re.sub(r"[^a-z0-9]+", "-", "-".join(dict.fromkeys(row.dataset for row in table.rows)).lower()).strip("-")
-    label = f"tab:{name or 'results'}"
-    words = " ".join(escape(sentence) for sentence in caption(table))
+def _head(table: Table, words: str, number: int) -> list[str]:
+    label = label_of("-".join(dict.fromkeys(row.dataset for row in table.rows)))
+    words = escape(words)
     if number > 1:
         words, label = rf"Table~\ref{{{label}}}, continued.", f"{label}-{number}"
     return [
@@ -150,20 +149,10 @@ def _value(value: Value | None) -> str:
     return text if value.std is None else rf"{text} $\pm$ {percent(value.std)}"
 
 
-def _size(bodies: Sequence[Sequence[str]]) -> str:
-    """The largest size at which the table fits the page of a paper, by its longest cells; or the smallest."""
+def _lengths(bodies: Sequence[Sequence[str]]) -> list[int]:
+    """Signs of the longest cell of each column."""
     rows = [line.removesuffix(r" \\").split(" & ") for body in bodies for line in body if " & " in line]
-    columns = [max(len(_plain(cell)) for cell in column) for column in zip(*rows, strict=True)]
-    for size, digit in _SIZES:
-        if sum(columns) * digit + 2 * _SEPARATION * (len(columns) - 1) <= _WIDTH:
-            return size
-    return _SIZES[-1][0]
-
-
-def _plain(cell: str) -> str:
-    """About what is seen of a cell, for its length."""
-    cell = re.sub(r"\\multi\w+\{\d\}\{.\}", "", cell)
-    return re.sub(r"\\pm|\\[a-zA-Z]+|[\\{}$]", lambda found: "+" if found[0] == r"\pm" else "", cell)
+    return [max(seen(cell) for cell in column) for column in zip(*rows, strict=True)]
 
 
 def _notes(notes: Notes) -> list[str]:

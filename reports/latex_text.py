@@ -63,6 +63,11 @@ def _escaped(sign: str) -> str:
     return f"{{[}}U+{ord(sign):04X}]"
 
 
+def label_of(name: str) -> str:
+    """The label of a table: ``tab:`` and what of the name may stand in one."""
+    return f"tab:{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-') or 'results'}"
+
+
 def breakable(text: str) -> str:
     """Escaped text that may be broken after a slash, a comma or an equals sign, as paths and commands need."""
     return re.sub(r"([/,=])(?=\S)", r"\1\\allowbreak{}", text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .cells import NOTHING, TITLES, UNREAD, percent, spread
 from .published import Published, published
@@ -26,11 +26,18 @@ _COLUMNS = (
 )
 
 
-def ledger_sheet(table: Table) -> Sheet:
-    """Published numbers of every method of the table, and those of its data sets that no run answers yet."""
+def ledger_sheet(table: Table, methods: Sequence[str] = ()) -> Sheet:
+    """Published numbers of every method of the table, and those of its data sets that no run answers yet.
+
+    methods: the only ones that the table shows; empty: it shows all there are.
+    """
     sections = []
+    told = [number for block in table.blocks for _, number in _answers(block)]
     for block in table.blocks:
-        rows = [*_answered(block), *_open(block)]
+        unanswered = [number for number in _open(block) if number not in told]
+        told += unanswered
+        asked = [number for number in unanswered if not methods or number.method in methods]
+        rows = [*[_row(row, number) for row, number in _answers(block)], *[_not_run(block, number) for number in asked]]
         if rows:
             sections.append(Section(block.title, tuple(rows)))
     notes = (
@@ -43,21 +50,23 @@ def ledger_sheet(table: Table) -> Sheet:
     return Sheet("ledger", "Published numbers and ours", _COLUMNS, tuple(sections), notes, table.problems)
 
 
-def _answered(block: Block) -> Iterator[tuple[Cell, ...]]:
+def _answers(block: Block) -> Iterator[tuple[Row, Published]]:
+    """The block's rows with the numbers that papers have of them."""
     for row in block.rows:
         for number in published():
             if number.method == row.method and belongs(number, row):
-                yield _row(row, number)
+                yield row, number
 
 
-def _open(block: Block) -> Iterator[tuple[Cell, ...]]:
-    """What papers say of this data and no run of the block answers."""
-    first = block.rows[0]
+def _open(block: Block) -> list[Published]:
+    """What papers say of this data and no row of the block answers."""
     there = {row.method for row in block.rows}
-    for number in published():
-        if number.method not in there and belongs(number, first):
-            command = first.trial.model_copy(update={"method": number.method, "options": (), "needs": {}}).command()
-            yield _cells(number.method, number, None, "", "", "not run", command)
+    return [number for number in published() if number.method not in there and belongs(number, block.rows[0])]
+
+
+def _not_run(block: Block, number: Published) -> tuple[Cell, ...]:
+    trial = block.rows[0].trial.model_copy(update={"method": number.method, "options": (), "needs": {}})
+    return _cells(number.method, "", number, None, "", "", "not run", trial.command())
 
 
 def belongs(number: Published, row: Row) -> bool:
@@ -73,7 +82,9 @@ def _row(row: Row, number: Published) -> tuple[Cell, ...]:
     value = row.values[number.metric]
     mean, std = (value.mean, value.std) if value else (None, None)
     verdict = _verdict(row, number, mean, std)
-    return _cells(row.name, number, mean, spread(std), str(len(row.seeds)), verdict, row.trial.command(row.seeds))
+    return _cells(
+        row.name, row.setting, number, mean, spread(std), str(len(row.seeds)), verdict, row.trial.command(row.seeds)
+    )
 
 
 def _verdict(row: Row, number: Published, mean: float | None, std: float | None) -> str:
@@ -87,12 +98,12 @@ def _verdict(row: Row, number: Published, mean: float | None, std: float | None)
 
 
 def _cells(
-    name: str, number: Published, mean: float | None, std: str, n: str, verdict: str, command: str
+    name: str, setting: str, number: Published, mean: float | None, std: str, n: str, verdict: str, command: str
 ) -> tuple[Cell, ...]:
     difference = None if mean is None else mean - number.mean
     paper = f"{percent(number.mean)}{spread(number.std)}{'' if number.verified else UNREAD}"
     return (
-        Cell(name, {"": number.method, "verified": number.verified}),
+        Cell(name, {"": number.method, "setting": setting, "verified": number.verified}),
         Cell(TITLES[number.metric], number.metric),
         Cell(paper, {"": number.mean, "std": number.std, "n": number.n}),
         Cell(NOTHING if mean is None else f"{percent(mean)}{std}", mean),

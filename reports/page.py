@@ -67,13 +67,14 @@ def to_html(runs: Sequence[Run], problems: Iterable[str], asked: Asked, folder: 
     own = [run for run in runs if run.result.identity in there]
     by_identity = {run.result.identity: run for run in own}
     data = {id(row): row_data(row, by_identity, asked.metrics[0]) for row in table.rows}
+    every = {sheet.name: sheet for sheet in (*report.sheets, *_sheets(table, own, asked))}  # what was asked for, once
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["script"] = _script
     return environment.from_string(_template("page.html")).render(
         css=_template("page.css"),
         js=_template("page.js"),
         figures=figure_groups(table, data, own, asked.metrics[0], folder),
-        sheets=[sheet for sheet in (*report.sheets, *_sheets(table, own, asked.metrics[0])) if sheet.sections],
+        sheets=[sheet for sheet in every.values() if sheet.sections],
         **_results(table, data),
     )
 
@@ -142,9 +143,10 @@ def _headings(block: Block, metrics: Sequence[str]) -> Iterator[Heading]:
             yield Heading(INTERVAL, WORST, _ABOUT[INTERVAL], metric)
 
 
-def _sheets(table: Table, runs: Sequence[Run], metric: str) -> Iterator[Sheet]:
+def _sheets(table: Table, runs: Sequence[Run], asked: Asked) -> Iterator[Sheet]:
     """What stands on every page: ledger, differences, cost, and what was probed and explained."""
-    yield ledger_sheet(table)
+    metric = asked.metrics[0]
+    yield ledger_sheet(table, asked.methods)
     if len(table.scores(metric)) > 1:
         yield significance_sheet(table.scores(metric), None, metric)
     yield costs_sheet(table)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from debias_zoo.errors import unknown
+from debias_zoo.metrics import ERRORS
 
-from .caption import caption
+from .caption import conditions, selection_sentence, tuning
 from .cells import NOTHING, TITLES, percent, spread
 from .formats import LAYOUTS
+from .lines import Line, lines_of
 from .ranking import ranks
 from .rows import LEVELS, Block, Row, Table
-from .settings import data_of, key_of
 from .sheets import Cell, Column, Section, Sheet
 
 
@@ -29,53 +30,35 @@ def pivot_sheets(table: Table, layout: str) -> list[Sheet]:
 
 
 def _sheet(table: Table, blocks: Sequence[Block], metric: str, dataset: str) -> Sheet:
-    lines: dict[tuple[str, str], dict[int, Row]] = {}
-    for place, block in enumerate(blocks):
-        for row in block.rows:
-            lines.setdefault(_key(row), {})[place] = row
-    ordered = sorted(lines.values(), key=lambda line: LEVELS.index(_first(line).supervision.level))
+    lines = sorted(lines_of(blocks), key=lambda line: LEVELS.index(line.first.supervision.level))
     columns = [Column("method", "Method", text=True)]
     columns += [Column(block.title, block.title.removeprefix(f"{dataset}, ")) for block in blocks]
-    named = _named(ordered)
-    cells = [[_cell(line.get(place), metric) for place in range(len(blocks))] for line in ordered]
+    cells = [[_cell(line.rows.get(place), metric) for place in range(len(blocks))] for line in lines]
     marked = _marked(cells, metric)
     sections = []
     for level in LEVELS:
         rows = [
-            (Cell(name, _first(line).method), *row)
-            for name, line, row in zip(named, ordered, marked, strict=True)
-            if _first(line).supervision.level == level
+            (Cell(line.name, {"": line.method, "setting": line.setting}), *row)
+            for line, row in zip(lines, marked, strict=True)
+            if line.first.supervision.level == level
         ]
         if rows:
             sections.append(Section(level, tuple(rows)))
     on = f" on {dataset}" if dataset else ""
-    notes = tuple(caption(table))
     name = "-".join(filter(None, [metric, dataset]))
-    return Sheet(name, f"{TITLES[metric]}{on}, in per cent", tuple(columns), tuple(sections), notes, table.problems)
+    title = f"{TITLES[metric]}{on}, in per cent"
+    return Sheet(name, title, tuple(columns), tuple(sections), tuple(_notes(table, blocks, lines, metric)))
 
 
-def _key(row: Row) -> tuple[str, str]:
-    """What makes a line: the method and all its settings but those of the data."""
-    data = data_of(row.fields)
-    return row.method, key_of({path: text for path, text in row.fields.items() if path not in data})
-
-
-def _first(line: dict[int, Row]) -> Row:
-    return line[min(line)]
-
-
-def _named(lines: Sequence[dict[int, Row]]) -> list[str]:
-    """The lines' names; of a method with several, with the setting that tells them apart."""
-    methods = [_first(line).method for line in lines]
-    return [
-        _first(line).method if methods.count(_first(line).method) == 1 else f"{_first(line).method} ({_setting(line)})"
-        for line in lines
-    ]
-
-
-def _setting(line: dict[int, Row]) -> str:
-    row = _first(line)
-    return row.label or row.setting or row.dataset
+def _notes(table: Table, blocks: Sequence[Block], lines: Sequence[Line], metric: str) -> Iterator[str]:
+    rows = [row for block in blocks for row in block.rows]
+    if not rows:
+        return
+    yield from (*conditions(rows), selection_sentence(table), tuning(rows))
+    if metric in ERRORS:
+        yield f"{TITLES[metric]}: nearest to zero is best."
+    if not all(line.trained_alike for line in lines):
+        yield "Epochs, batch sizes, learning rates and normalisation are the protocol's own for each data set."
 
 
 def _cell(row: Row | None, metric: str) -> Cell:

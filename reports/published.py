@@ -52,8 +52,8 @@ def find(method: str, dataset: str, params: Mapping[str, Any], metric: str | Non
     Of several, the first that was read in its source, or else the first. metric: None for the first of ``HEADLINE``.
     """
     for wanted in HEADLINE if metric is None else (metric,):
-        key = (method, dataset, wanted)
-        found = [p for p in published() if (p.method, p.dataset, p.metric) == key and p.belongs_to(params)]
+        of_it = [p for p in published() if p.method == method and p.dataset == dataset and p.metric == wanted]
+        found = [p for p in of_it if p.belongs_to(params)]
         if found:
             return next((entry for entry in found if entry.verified), found[0])
     return None

@@ -17,19 +17,19 @@ from rich.text import Text
 from debias_zoo.errors import ZooError, unknown
 
 from .formats import FORMATS
-from .latex_text import breakable, document, escape
+from .latex_sheets import sheet_to_latex
+from .latex_text import document
 from .markdown import escape as escape_markdown
 from .records import field
-from .sheets import Cell, Section, Sheet
-
-_PAGE = 44
-"""Lines of a LaTeX table on one page; what is longer goes on in a further float."""
-
+from .sheets import RANKING, Cell, Sheet
 
 _GAP = 2
-"""Spaces after a column of a terminal's table."""
+"""Spaces after a column of a terminal's table, besides the one that divides columns."""
 
 _STYLES = {1: "bold", 2: "underline", None: ""}
+
+_MARKS = {1: "*", 2: "°", None: ""}
+"""Of the ranks, where nothing can be bold or underlined."""
 
 
 def render_sheets(sheets: Sequence[Sheet], form: str, standalone: bool = False) -> str:
@@ -43,7 +43,7 @@ def render_sheets(sheets: Sequence[Sheet], form: str, standalone: bool = False) 
     if form == "html":
         raise ZooError("a page holds all tables and figures: debias-zoo report RUNS --format html, without others")
     if form == "latex":
-        fragment = "% needs \\usepackage{booktabs}\n" + "\n".join(_latex(sheet) for sheet in sheets)
+        fragment = "% needs \\usepackage{booktabs}\n" + "\n".join(sheet_to_latex(sheet) for sheet in sheets)
         return document(fragment) if standalone else fragment
     if form == "rich":
         file = io.StringIO()
@@ -68,7 +68,7 @@ def records(sheet: Sheet) -> list[dict[str, Any]]:
             record: dict[str, Any] = {"table": sheet.name, "section": section.heading}
             for column, cell in zip(sheet.columns, row, strict=True):
                 parts = cell.value if isinstance(cell.value, dict) else {"": cell.value}
-                record |= {f"{column.key}_{part}".rstrip("_"): value for part, value in parts.items()}
+                record |= {f"{column.key}_{part}" if part else column.key: value for part, value in parts.items()}
             found.append(record)
     return found
 
@@ -80,45 +80,77 @@ class _Grid:
         self.sheet, self.texts = sheet.numbered()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        sheet = self.sheet
+        sheet, plain = self.sheet, console.color_system is None
+        rows = [[self._cells(row, plain) for row in section.rows] for section in sheet.sections]
+        widths = self._widths(rows, options.max_width)
         yield Text(f"\n{sheet.title}", style="bold")
-        for columns in self._dealt(options.max_width):
-            yield self._grid(columns)
+        for places in _dealt(widths, options.max_width):
+            yield self._grid(places, rows, widths[0])
         for number, text in enumerate(self.texts, start=1):
             yield Text(f"[{number}] {text}")
-        yield Text(" ".join(sheet.notes))
+        best = f"Best marked {_MARKS[1]}, second best {_MARKS[2]}." if plain else RANKING
+        yield Text(" ".join([best] * sheet.ranked + [*sheet.notes]))
         if sheet.problems:
             yield Text("Not in the table:")
             yield from [Text(f"- {problem}") for problem in sheet.problems]
 
-    def _dealt(self, width: int) -> list[list[int]]:
-        rows = [row for section in self.sheet.sections for row in section.rows]
-        titles = [column.title for column in self.sheet.columns]
-        widths = [
-            max(cell_len(text) for text in (title, *[row[k].text for row in rows])) for k, title in enumerate(titles)
-        ]
-        dealt: list[list[int]] = [[0]]
-        room = width - widths[0]
-        for column in range(1, len(widths)):
-            if len(dealt[-1]) > 1 and widths[column] + _GAP > room:
-                dealt.append([0])
-                room = width - widths[0]
-            dealt[-1].append(column)
-            room -= widths[column] + _GAP
-        return dealt
+    def _cells(self, row: Sequence[Cell], plain: bool) -> list[Text]:
+        """As they are shown; where a column has marks after its numbers, those without one leave the place empty."""
+        if plain:
+            ranked = [_is_ranked(self.sheet, place) for place in range(len(row))]
+            marks = [(_MARKS[cell.rank] or " ") if some else "" for cell, some in zip(row, ranked, strict=True)]
+            return [Text(cell.text + mark) for cell, mark in zip(row, marks, strict=True)]
+        return [Text(cell.text, style=_STYLES[cell.rank]) for cell in row]
 
-    def _grid(self, columns: Sequence[int]) -> Grid:
+    def _widths(self, rows: Sequence[Sequence[Sequence[Text]]], room: int) -> list[int]:
+        """Of the columns; the first, with its long names, takes no more than half of the room."""
+        titles = [max(cell_len(line) for line in _broken(column.title)) for column in self.sheet.columns]
+        cells = [row for of_section in rows for row in of_section]
+        widths = [max([title, *[row[place].cell_len for row in cells]]) for place, title in enumerate(titles)]
+        headings = [cell_len(section.heading) for section in self.sheet.sections]
+        return [min(max(widths[0], *headings, 0), max(titles[0], room // 2)), *widths[1:]]
+
+    def _grid(self, places: Sequence[int], rows: Sequence[Sequence[Sequence[Text]]], first: int) -> Grid:
         grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0))
-        for place in columns:
+        for place in places:
             column = self.sheet.columns[place]
-            grid.add_column(Text(column.title), justify="left" if column.text else "right", overflow="fold")
-        for section in self.sheet.sections:
+            grid.add_column(
+                Text("\n".join(_broken(column.title))),
+                justify="left" if column.text else "right",
+                overflow="fold",
+                width=first if place == 0 else None,
+            )
+        for section, cells in zip(self.sheet.sections, rows, strict=True):
             if section.heading:
                 grid.add_row(Text(section.heading, style="italic"))
-            for row in section.rows:
-                cells = [Text(row[place].text, style=_STYLES[row[place].rank]) for place in columns]
-                grid.add_row(*cells, end_section=row is section.rows[-1])
+            for row in cells:
+                grid.add_row(*[row[place] for place in places], end_section=row is cells[-1])
         return grid
+
+
+def _is_ranked(sheet: Sheet, place: int) -> bool:
+    """Whether any cell of a column is among the best."""
+    return any(row[place].rank for section in sheet.sections for row in section.rows)
+
+
+def _broken(title: str) -> list[str]:
+    """A title of several parts, a line each."""
+    parts = title.split(", ")
+    return [f"{part}," for part in parts[:-1]] + parts[-1:]
+
+
+def _dealt(widths: Sequence[int], width: int) -> list[list[int]]:
+    """Places of columns, dealt out to as few tables as fit; each begins with the first column."""
+    dealt: list[list[int]] = [[0]]
+    room = width - widths[0]
+    for place in range(1, len(widths)):
+        needed = widths[place] + _GAP + 1
+        if len(dealt[-1]) > 1 and needed > room:
+            dealt.append([0])
+            room = width - widths[0]
+        dealt[-1].append(place)
+        room -= needed
+    return dealt
 
 
 def _markdown(sheets: Sequence[Sheet]) -> str:
@@ -139,8 +171,8 @@ def _markdown_pieces(sheet: Sheet) -> Iterator[str]:
         yield "<br>\n".join(
             f"{escape_markdown(f'[{number}]')} {escape_markdown(text)}" for number, text in enumerate(texts, 1)
         )
-    if sheet.notes:
-        yield escape_markdown(" ".join(sheet.notes))
+    if sheet.ranked or sheet.notes:
+        yield escape_markdown(" ".join([RANKING] * sheet.ranked + [*sheet.notes]))
     if sheet.problems:
         yield "Not in the table:\n\n" + "\n".join(f"- {escape_markdown(problem)}" for problem in sheet.problems)
 
@@ -148,64 +180,6 @@ def _markdown_pieces(sheet: Sheet) -> Iterator[str]:
 def _marked_markdown(cell: Cell) -> str:
     text = escape_markdown(cell.text)
     return {1: f"**{text}**", 2: f"<u>{text}</u>", None: text}[cell.rank]
-
-
-def _latex(sheet: Sheet) -> str:
-    sheet, texts = sheet.numbered()
-    floats = [_latex_float(sheet, lines, number) for number, lines in enumerate(_latex_pages(sheet))]
-    below = [
-        rf"\noindent {escape(f'[{number}]')} {breakable(escape(text))}\par" for number, text in enumerate(texts, 1)
-    ]
-    return "\n".join([*floats, *(["{\\footnotesize\\raggedright", *below, "}", ""] if below else [])])
-
-
-def _latex_pages(sheet: Sheet) -> list[list[str]]:
-    pages: list[list[str]] = [[]]
-    for section in sheet.sections:
-        for line in _latex_section(sheet, section):
-            if len(pages[-1]) >= _PAGE:
-                pages.append([])
-            pages[-1].append(line)
-    return pages
-
-
-def _latex_section(sheet: Sheet, section: Section) -> Iterator[str]:
-    if section.heading:
-        yield rf"\midrule \multicolumn{{{len(sheet.columns)}}}{{@{{}}l}}{{\textit{{{escape(section.heading)}}}}} \\"
-    for number, row in enumerate(section.rows):
-        rule = "" if number or section.heading else r"\midrule "
-        yield rule + " & ".join(_marked_latex(cell) for cell in row) + r" \\"
-
-
-def _marked_latex(cell: Cell) -> str:
-    text = escape(cell.text)
-    return {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}", None: text}[cell.rank]
-
-
-def _latex_float(sheet: Sheet, lines: Sequence[str], number: int) -> str:
-    words = " ".join([f"{sheet.title}.", *sheet.notes, *[f"Missing: {problem}." for problem in sheet.problems[:5]]])
-    label = f"tab:{sheet.name}" + (f"-{number + 1}" if number else "")
-    caption = escape(words) if number == 0 else rf"Table~\ref{{tab:{sheet.name}}}, continued."
-    columns = "".join("l" if column.text else "r" for column in sheet.columns)
-    return "\n".join(
-        [
-            r"\begin{table*}[t]",
-            r"\centering",
-            rf"\caption{{{caption}}}",
-            rf"\label{{{label}}}",
-            r"\par\medskip",
-            r"\footnotesize\setlength{\tabcolsep}{3pt}",
-            r"\makebox[\linewidth]{%",
-            rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
-            r"\toprule",
-            " & ".join(escape(column.title) for column in sheet.columns) + r" \\",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}}",
-            r"\end{table*}",
-            "",
-        ]
-    )
 
 
 def _json(sheets: Sequence[Sheet]) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from debias_zoo.errors import ZooError, unknown
-from debias_zoo.metrics import METRICS, known_metrics
+from debias_zoo.metrics import LEAKAGE, METRICS, known_metrics
 from debias_zoo.store import Run
 from debias_zoo.trial import Result
 
+from .caption import selection_sentence
 from .choices import choices_sheet
 from .costs import costs_sheet
 from .formats import FORMATS
@@ -23,7 +25,7 @@ from .records import to_csv, to_json
 from .render_sheets import render_sheets
 from .robustness import robustness_sheet
 from .rows import Table
-from .selection import DEFAULT, Epochs, Rule, known_rules, select
+from .selection import DEFAULT, RULES, Epochs, Rule, known_rules, select
 from .sheets import Sheet
 from .significance import significance_sheet
 from .table import build_table, shown_split
@@ -67,39 +69,66 @@ def make_report(runs: Sequence[Run], problems: Iterable[str], asked: Asked) -> R
     Raises:
         ZooError: an unknown method, split, metric, rule, layout or parameter.
     """
-    metrics, rules = known_metrics(asked.metrics), known_rules(asked.rules)
+    metrics, rules = known_metrics(asked.metrics), known_rules(asked.rules or (DEFAULT,))
     told = list(problems)
+    runs = _of_methods(runs, asked.methods)
     results = [run.result for run in runs]
-    if len(rules) == 1 and rules[0].name != DEFAULT:
-        results = selected(runs, rules[0], asked.split, metrics[0], told)
+    rule = rules[0] if len(rules) == 1 else RULES[DEFAULT]
+    if rule.name != DEFAULT:
+        results = selected(runs, rule, asked.split, metrics[0], told)
     table = build_table(
         results,
         methods=list(asked.methods) or None,
         problems=told,
         split=asked.split,
         metrics=metrics,
-        selection=rules[0].name if len(rules) == 1 else DEFAULT,
-        leakage=_leakage(runs, told),
+        selection=rule.name,
+        leakage=_leakage(runs, told) if rule.name == DEFAULT else {},  # of the last epoch's network
     )
-    sheets = []
+    sheets = [_whole(sheet, table) for sheet in _sheets(table, runs, rules, asked)]
+    return Report(table, sheets)
+
+
+def _of_methods(runs: Sequence[Run], methods: Sequence[str]) -> list[Run]:
+    """The runs of these methods; empty: of all."""
+    found = [run for run in runs if not methods or run.result.trial.method in methods]
+    if runs and not found:
+        known = {run.result.trial.method for run in runs}
+        raise unknown("method", ", ".join(methods), known, "these have finished results")
+    return found
+
+
+def _sheets(table: Table, runs: Sequence[Run], rules: Sequence[Rule], asked: Asked) -> Iterator[Sheet]:
+    """In the place of the table, what was asked for."""
+    metrics = table.metrics if LEAKAGE not in table.metrics else table.metrics[:-1]
     by_identity = {run.result.identity: run for run in runs}
     if len(rules) > 1:
+        epochs = lru_cache(maxsize=None)(lambda identity: Epochs(by_identity[identity]))
         shown = metrics if metrics != METRICS else metrics[:1]
-        sheets += [choices_sheet(table, by_identity, rules, metric) for metric in shown]
+        yield from (choices_sheet(table, epochs, rules, metric) for metric in shown)
     if asked.layout:
-        sheets += pivot_sheets(table, asked.layout)
+        yield from pivot_sheets(table, asked.layout)
     if asked.curve:
-        sheets.append(robustness_sheet(table, asked.curve, metrics[0]))
+        yield robustness_sheet(table, asked.curve, metrics[0])
     if asked.intervals:
-        sheets.append(intervals_sheet(table, by_identity))
+        yield intervals_sheet(table, by_identity)
     if asked.compare is not None:
-        compared = significance_sheet(table.scores(metrics[0]), asked.compare or None, metrics[0])
-        sheets.append(replace(compared, problems=(*table.problems, *compared.problems)))
+        yield significance_sheet(table.scores(metrics[0]), asked.compare or None, metrics[0])
     if asked.ledger:
-        sheets.append(ledger_sheet(table))
+        yield ledger_sheet(table, asked.methods)
     if asked.cost:
-        sheets.append(costs_sheet(table))
-    return Report(table, sheets)
+        yield costs_sheet(table)
+
+
+def _whole(sheet: Sheet, table: Table) -> Sheet:
+    """The sheet with what is missing from the table and, where it is not the last, with the epoch that is shown."""
+    chosen = (
+        (selection_sentence(table),)
+        if table.selection != DEFAULT and selection_sentence(table) not in sheet.notes
+        else ()
+    )
+    problems = tuple(dict.fromkeys((*table.problems, *sheet.problems)))
+    return replace(sheet, notes=(*sheet.notes, *chosen), problems=problems)
 
 
 def _leakage(runs: Sequence[Run], told: list[str]) -> dict[str, float]:
@@ -117,11 +146,18 @@ def _leakage(runs: Sequence[Run], told: list[str]) -> dict[str, float]:
 
 
 def selected(runs: Sequence[Run], rule: Rule, split: str | None, metric: str, told: list[str]) -> list[Result]:
-    """The results as they would stand had ``rule`` chosen their epochs; those it cannot be asked of are told."""
+    """The results as they would stand had ``rule`` chosen their epochs; those it cannot be asked of are told.
+
+    A result that lacks the split stays as it is: the table tells it.
+    """
     found = []
     for run in runs:
+        shown = split or shown_split(run.result.metrics)
+        if shown not in run.result.metrics:
+            found.append(run.result)
+            continue
         try:
-            result = select(Epochs(run), rule, split or shown_split(run.result.metrics), metric)
+            result = select(Epochs(run), rule, shown, metric)
         except ZooError as error:
             told.append(f"left out: {error}")
             continue

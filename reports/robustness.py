@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from debias_zoo.errors import ZooError, unknown
 
+from .caption import conditions, selection_sentence, tuning
 from .cells import NOTHING, TITLES, percent, spread
 from .rows import Row, Table, Value
-from .settings import data_of, describe, differences, key_of
+from .settings import Path, data_of, describe_each, key_of, kind_of
 from .sheets import Cell, Column, Section, Sheet
+
+Fields = dict[Path, str]
 
 
 @dataclass(frozen=True)
 class Line:
-    """A method on one data set, by the value of the parameter, which is a number or a text; ``name`` tells it apart."""
+    """A method on one data set, by the value of the parameter, which is a number or a text.
 
-    name: str
+    ``setting`` tells it from other lines of the method in the same data; "" where there are none.
+    """
+
     row: Row
     values: Mapping[float | str, Value]
+    setting: str = ""
+
+    @property
+    def name(self) -> str:
+        """The method, with what tells the line from others."""
+        return f"{self.row.method} ({self.setting})" if self.setting else self.row.method
 
 
 def lines(table: Table, parameter: str, metric: str) -> dict[str, list[Line]]:
-    """Lines by the setting of the data that they share but for ``parameter``.
+    """Lines by the data that they share but for ``parameter``, in words; along a line nothing else differs.
 
     Raises:
         ZooError: no row has the parameter, or none has it at two values.
@@ -31,20 +43,51 @@ def lines(table: Table, parameter: str, metric: str) -> dict[str, list[Line]]:
     known = {name for row in table.rows for name in row.trial.params}
     if parameter not in known:
         raise unknown("data set parameter", parameter, known, "these are in the runs")
-    found: dict[str, dict[str, dict[float | str, Row]]] = {}
-    for row in table.rows:
-        if parameter in row.trial.params:
-            rest = {path: text for path, text in row.fields.items() if path[:2] != ("params", parameter)}
-            rest = {path: text for path, text in rest.items() if path != ("fingerprint",)}
-            group = found.setdefault(f"{row.dataset} {key_of(data_of(rest))}", {})
-            group.setdefault(f"{row.method} {key_of(rest)}", {})[_number(row.trial.params[parameter])] = row
-    made = {group: _lines(list(by_line.values()), parameter, metric) for group, by_line in found.items()}
-    if all(len(line.values) < 2 for of_group in made.values() for line in of_group):
+    rows = [row for row in table.rows if parameter in row.trial.params]
+    found: dict[tuple[str, str], list[tuple[Row, Fields]]] = {}
+    for row, rest in zip(rows, _rests(rows, parameter), strict=True):
+        found.setdefault((row.dataset, key_of(data_of(rest))), []).append((row, rest))
+    made = [_lines(members, parameter, metric) for members in found.values()]
+    if all(len(line.values) < 2 for of_group in made for line in of_group):
         raise ZooError(
             f"no method was run at two values of {parameter!r}: sweep it, as in --dataset "
-            f"{next(row.dataset for row in table.rows if parameter in row.trial.params)}:{parameter}=A,B,C"
+            f"{rows[0].dataset}:{parameter}=A,B,C"
         )
-    return made
+    return dict(zip(_headings([members[0] for members in found.values()]), made, strict=True))
+
+
+def _rests(rows: Sequence[Row], parameter: str) -> list[Fields]:
+    """Each row's setting without the parameter, here and in the trials it needs.
+
+    Without the data's fingerprint too, which follows from the parameter; with it where two rows would be one.
+    """
+    rests = [{path: text for path, text in row.fields.items() if not _is(path, parameter)} for row in rows]
+    short = [{path: text for path, text in rest.items() if kind_of(path) != "fingerprint"} for rest in rests]
+    keys = [(row.dataset, row.method, key_of(own)) for row, own in zip(rows, short, strict=True)]
+    places = Counter((*key, row.trial.params[parameter]) for key, row in zip(keys, rows, strict=True))
+    doubled = {place[:3] for place, count in places.items() if count > 1}
+    return [rest if key in doubled else own for key, rest, own in zip(keys, rests, short, strict=True)]
+
+
+def _is(path: Path, parameter: str) -> bool:
+    return kind_of(path) == "params" and path[-1] == parameter
+
+
+def _lines(members: Sequence[tuple[Row, Fields]], parameter: str, metric: str) -> list[Line]:
+    by_line: dict[tuple[str, str], dict[float | str, Row]] = {}
+    fields: dict[tuple[str, str], Fields] = {}
+    for row, rest in members:
+        key = (row.method, key_of(rest))
+        by_line.setdefault(key, {})[_number(row.trial.params[parameter])] = row
+        fields[key] = rest
+    settings = describe_each([(key[0], "", own) for key, own in fields.items()])
+    return [_line(rows, metric, text) for rows, text in zip(by_line.values(), settings, strict=True)]
+
+
+def _headings(firsts: Sequence[tuple[Row, Fields]]) -> list[str]:
+    """``cmnist, val=0``: a data set, and in what its groups of lines differ."""
+    texts = describe_each([("", row.dataset, data_of(rest)) for row, rest in firsts])
+    return [f"{row.dataset}, {text}" if text else row.dataset for (row, _), text in zip(firsts, texts, strict=True)]
 
 
 def robustness_sheet(table: Table, parameter: str, metric: str) -> Sheet:
@@ -57,20 +100,19 @@ def robustness_sheet(table: Table, parameter: str, metric: str) -> Sheet:
     columns = [Column("method", "Method", text=True)]
     columns += [Column(f"{parameter}={shown(place)}", f"{parameter}={shown(place)}") for place in places]
     sections = []
-    for of_group in groups.values():
-        first = of_group[0].row
+    for heading, of_group in groups.items():
         rows = [
-            (Cell(line.name, {"": line.row.method, "name": line.name}), *[_cell(line.values.get(p)) for p in places])
+            (
+                Cell(line.name, {"": line.row.method, "setting": line.setting}),
+                *[_cell(line.values.get(place)) for place in places],
+            )
             for line in of_group
         ]
-        sections.append(Section(first.dataset if len(groups) > 1 else "", tuple(rows)))
-    notes = (f"{TITLES[metric]} in per cent against {parameter} of the data; mean ± sample standard deviation.",)
-    return Sheet("robustness", f"{TITLES[metric]} against {parameter}", tuple(columns), tuple(sections), notes)
-
-
-def _cells(line: Line, places: Sequence[float | str]) -> tuple[Cell, ...]:
-    name = Cell(line.name, {"": line.row.method, "name": line.name})
-    return (name, *[_cell(line.values.get(place)) for place in places])
+        sections.append(Section(heading if len(groups) > 1 else "", tuple(rows)))
+    shown_rows = [row for row in table.rows if parameter in row.trial.params]
+    notes = (*conditions(shown_rows), selection_sentence(table), tuning(shown_rows))
+    title = f"{TITLES[metric]} against {parameter}, in per cent"
+    return Sheet(f"robustness-{metric}", title, tuple(columns), tuple(sections), notes)
 
 
 def shown(value: float | str) -> str:
@@ -78,17 +120,9 @@ def shown(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
-def _lines(lines: Sequence[Mapping[float | str, Row]], parameter: str, metric: str) -> list[Line]:
-    """Lines of one group; of a method with several, named with what tells them apart."""
-    firsts = [next(iter(rows.values())) for rows in lines]
-    fields = [{path: text for path, text in row.fields.items() if path[:2] != ("params", parameter)} for row in firsts]
-    made = []
-    for rows, row, own in zip(lines, firsts, fields, strict=True):
-        paths = differences([other for first, other in zip(firsts, fields, strict=True) if first.method == row.method])
-        text = describe(own, paths, row.method, row.dataset) if paths else ""
-        values = {place: value for place, found in rows.items() if (value := found.values[metric]) is not None}
-        made.append(Line(f"{row.method} ({text})" if text else row.method, row, values))
-    return made
+def _line(rows: Mapping[float | str, Row], metric: str, setting: str) -> Line:
+    values = {place: value for place, row in rows.items() if (value := row.values[metric]) is not None}
+    return Line(next(iter(rows.values())), values, setting)
 
 
 def _number(value: object) -> float | str:

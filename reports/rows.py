@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from debias_zoo.metrics import METRICS
 from debias_zoo.trial import Result, Supervision, Trial
 
+from .lines import pooled
 from .published import Published
 from .selection import DEFAULT
 from .settings import Setting, data_of, key_of
@@ -76,7 +78,7 @@ class Row:
         """Which bias labels were read."""
         return self.trial.supervision
 
-    @property
+    @cached_property
     def data(self) -> tuple[str, str]:
         """On what it was measured and under which protocol; rows that share it are ranked together."""
         return self.dataset, key_of(data_of(self.fields))
@@ -115,21 +117,26 @@ class Table:
         return [row for block in self.blocks for row in block.rows]
 
     def scores(self, metric: str) -> dict[str, dict[tuple[str, int], float]]:
-        """Numbers of one metric for statistics: name of a row -> (title of its block, seed) -> fraction."""
+        """Numbers of one metric for statistics: name of a line -> (title of its block, seed) -> fraction."""
         found: dict[str, dict[tuple[str, int], float]] = {}
-        for block in self.blocks:
-            for row in block.rows:
+        for line in pooled(self.blocks):
+            for place, row in line.rows.items():
                 values = {result.trial.seed: result.metrics[row.split].get(metric) for result in row.results}
-                known = {(block.title, seed): value for seed, value in values.items() if value is not None}
-                found.setdefault(row.name, {}).update(known)
+                title = self.blocks[place].title
+                known = {(title, seed): value for seed, value in values.items() if value is not None}
+                found.setdefault(line.name, {}).update(known)
         return found
 
-    @property
+    @cached_property
     def has_intervals(self) -> bool:
         """Whether the worst group is shown and any row has its interval."""
         return "worst_group" in self.metrics and any(row.worst for row in self.rows)
 
-    @property
+    @cached_property
     def has_published(self) -> bool:
-        """Whether any row has a published number beside it."""
-        return any(row.published for row in self.rows)
+        """Whether any row has a published number of a metric that is shown."""
+        return any(self.published(row) for row in self.rows)
+
+    def published(self, row: Row) -> Published | None:
+        """The published number beside a row, if its metric is shown."""
+        return row.published if row.published and row.published.metric in self.metrics else None

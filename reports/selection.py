@@ -94,9 +94,8 @@ class Epochs:
         self.groups: Groups = run.result.groups
         self._predictions = run.predictions()
         self._known: dict[tuple[str, int], Metrics] = {}
-        count = min(len(found.classes) for found in self._predictions.values())
-        self.eligible = range(max(0, count - run.result.selectable), count)
-        self.count = count
+        self.count = next(len(found.classes) for found in self._predictions.values())
+        self.eligible = range(self.count - max(1, run.result.selectable), self.count)
 
     @property
     def splits(self) -> list[str]:
@@ -119,6 +118,8 @@ class Epochs:
 
         ``split`` and ``metric`` are what is shown: the oracle is the best of them.
         """
+        if split not in self._predictions:
+            return None
         if rule.name == DEFAULT:
             return self.eligible[-1]
         if rule.name == "oracle":

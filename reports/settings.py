@@ -20,7 +20,7 @@ _DATA = {"dataset_version", "params", "fingerprint", "protocol", "eval_limit", "
 
 def setting_of(trial: Trial, split: str) -> dict[Path, str]:
     """All that two results must share to be averaged; ``split`` is where they were measured."""
-    flat = dict(_flattened(trial.model_dump_json(exclude=_NOT_SETTING)))
+    flat = {path: json.dumps(value) for path, value in _flat(trial.model_dump(mode="json", exclude=_NOT_SETTING))}
     flat["split",] = json.dumps(split)
     for role, needed in trial.needs.items():
         inner = setting_of(needed, split)
@@ -29,10 +29,9 @@ def setting_of(trial: Trial, split: str) -> dict[Path, str]:
     return flat
 
 
-@lru_cache(maxsize=4096)
-def _flattened(text: str) -> dict[Path, str]:
-    """The leaves of an object in JSON; trials that differ in the seed alone share it."""
-    return {path: json.dumps(value) for path, value in _flat(json.loads(text))}
+def text_of(trial: Trial) -> str:
+    """Text that trials of different settings never share, quickly; those of one setting may differ in it."""
+    return trial.model_dump_json(exclude={"seed", "source", "deviations", "options", "weights"})
 
 
 def key_of(setting: Setting) -> str:
@@ -43,6 +42,13 @@ def key_of(setting: Setting) -> str:
 def data_of(setting: Setting) -> dict[Path, str]:
     """The part that says on what was measured, and under which protocol: rows are ranked where they share it."""
     return {path: text for path, text in setting.items() if path[0] in _DATA}
+
+
+def kind_of(path: Path) -> str:
+    """The field of ``Trial`` in which a value stands, be it of the trial itself or of one that it needs."""
+    while path[0] == "needs" and len(path) > 2:
+        path = path[2:]
+    return path[0]
 
 
 def order_of(setting: Setting) -> list[tuple[Path, int, float, str]]:
@@ -72,6 +78,15 @@ def describe(setting: Setting, paths: Iterable[Path], method: str, dataset: str)
     return ", ".join(there or [f"no {name}" for name in named.values()])
 
 
+def describe_each(settings: Sequence[tuple[str, str, Setting]]) -> list[str]:
+    """For each (method, data set, setting), in what it differs from the others of its method and data set."""
+    kinds: dict[tuple[str, str], list[Setting]] = {}
+    for method, dataset, setting in settings:
+        kinds.setdefault((method, dataset), []).append(setting)
+    paths = {kind: differences(found) for kind, found in kinds.items()}
+    return [describe(setting, paths[method, dataset], method, dataset) for method, dataset, setting in settings]
+
+
 def _flat(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """The leaves of nested mappings; an empty one is a leaf, but for a whole field of ``Trial``."""
     if isinstance(value, Mapping) and (value or len(path) == 1):
@@ -81,6 +96,7 @@ def _flat(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
         yield path, value
 
 
+@lru_cache(maxsize=4096)  # thousands of rows share most of their values
 def _sortable(text: str) -> tuple[int, float, str]:
     value = json.loads(text)
     return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, text)
@@ -104,5 +120,5 @@ def _text(path: Path, text: str) -> str:
         return hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
     value = json.loads(text)
     if isinstance(value, str):
-        return value
+        return value or ("none" if path[-1] == "weights_digest" else '""')
     return "none" if value is None else text

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+RANKING = "Best bold, second best underlined."
+"""What a format says where it marks ranks like this."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -57,6 +60,11 @@ class Sheet:
     sections: tuple[Section, ...]
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+
+    @property
+    def ranked(self) -> bool:
+        """Whether any cell is marked as best or second best."""
+        return any(cell.rank for section in self.sections for row in section.rows for cell in row)
 
     def numbered(self) -> tuple[Sheet, list[str]]:
         """The sheet with numbers in the place of texts that stand below it, and those texts in their order."""

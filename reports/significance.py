@@ -20,7 +20,7 @@ COLUMNS = (
     Column("interval", "95% interval"),
     Column("p", "p (Wilcoxon)"),
     Column("p_holm", "p (Holm)"),
-    Column("reason", "Why no p", text=True),
+    Column("reason", "Why no p", text=True, below=True),
 )
 
 ALL = "all data"
@@ -143,6 +143,7 @@ def _notes(reference: str, metric: str, differences: tuple[Difference, ...], poo
     if pooled:
         notes.append(
             f"Under {ALL!r} a pair is a data set and seed. Seeds of one data set share its images, so it tells about "
-            "these data sets, not about others."
+            "these data sets, not about others. A method is pooled as its protocol has it on each data set; what was "
+            "set by hand stands by itself."
         )
     return notes

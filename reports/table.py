@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,15 +10,17 @@ from dataclasses import replace
 
 from debias_zoo.errors import unknown
 from debias_zoo.metrics import ALL_METRICS, LEAKAGE, METRICS, known_metrics, wilson
+from debias_zoo.store import uncollected
 from debias_zoo.trial import Result
 
 from .published import find
 from .ranking import ranks
 from .rows import LEVELS, Block, Row, Table, Value
 from .selection import DEFAULT
-from .settings import Setting, data_of, describe, differences, key_of, order_of, setting_of
+from .settings import Setting, data_of, describe, describe_each, differences, key_of, order_of, setting_of, text_of
 
 
+@uncollected()
 def build_table(
     results: Iterable[Result],
     *,
@@ -44,13 +47,18 @@ def build_table(
     """
     told = list(dict.fromkeys(problems))
     results = list(results) if methods is None else _of_methods(results, methods, told)
-    cells: dict[tuple[str, str, str], list[tuple[Result, str]]] = {}
+    cells: dict[tuple[str, str, str], tuple[Setting, str, list[Result]]] = {}
+    known: dict[tuple[str, str], tuple[Setting, str]] = {}
     for result, measured in _with_split(results, split, told):
-        trial = result.trial
-        key = (trial.dataset, trial.method, key_of(setting_of(trial, measured)))
-        cells.setdefault(key, []).append((result, measured))
+        text = text_of(result.trial), measured
+        if text not in known:
+            fields = setting_of(result.trial, measured)
+            known[text] = fields, key_of(fields)
+        setting, key = known[text]
+        cell = cells.setdefault((result.trial.dataset, result.trial.method, key), (setting, measured, []))
+        cell[2].append(result)
     probed = leakage or {}
-    rows = [_row(_one_a_seed([result for result, _ in cell], told), cell[0][1], probed) for cell in cells.values()]
+    rows = [_row(setting, measured, _one_a_seed(found, told), probed) for setting, measured, found in cells.values()]
     shown = known_metrics(metrics) + (LEAKAGE,) * any(row.values[LEAKAGE] for row in rows)
     return Table(tuple(_blocks(rows, list(methods or ()))), tuple(told), shown, selection)
 
@@ -69,7 +77,7 @@ def _of_methods(results: Iterable[Result], methods: Sequence[str], told: list[st
 
 def _with_split(results: Iterable[Result], split: str | None, told: list[str]) -> list[tuple[Result, str]]:
     """The results in a fixed order, each with the split to show; those without one are told."""
-    results = sorted(results, key=_order)
+    results = _ordered(results)
     known = {name for result in results for name in result.metrics}
     if split is not None and results and split not in known:
         raise unknown("split", split, known, "these were evaluated")
@@ -84,10 +92,17 @@ def _with_split(results: Iterable[Result], split: str | None, told: list[str]) -
     return shown
 
 
-def _order(result: Result) -> tuple[str, str, str, str]:
-    """As their folders stand; the text decides between two results of one trial."""
-    trial = result.trial
-    return trial.dataset, trial.method, f"{trial.seed}-{result.identity}", result.model_dump_json()
+def _ordered(results: Iterable[Result]) -> list[Result]:
+    """The results by data set, method and seed; those of one trial by all their content."""
+
+    def trial_of(result: Result) -> tuple[str, str, int, str]:
+        return result.trial.dataset, result.trial.method, result.trial.seed, result.identity
+
+    found: list[Result] = []
+    for _, of_trial in itertools.groupby(sorted(results, key=trial_of), key=trial_of):
+        same = list(of_trial)
+        found += same if len(same) == 1 else sorted(same, key=lambda result: result.model_dump_json())
+    return found
 
 
 def shown_split(splits: Iterable[str]) -> str:
@@ -106,7 +121,7 @@ def _one_a_seed(results: list[Result], told: list[str]) -> list[Result]:
     return list(kept.values())
 
 
-def _row(results: list[Result], split: str, leakage: Mapping[str, float]) -> Row:
+def _row(setting: Setting, split: str, results: list[Result], leakage: Mapping[str, float]) -> Row:
     trial = results[0].trial
     seconds = [result.seconds["total"] for result in results if "total" in result.seconds]
     values = {metric: over_seeds([result.metrics[split].get(metric) for result in results]) for metric in ALL_METRICS}
@@ -114,7 +129,7 @@ def _row(results: list[Result], split: str, leakage: Mapping[str, float]) -> Row
     return Row(
         trial=trial,
         split=split,
-        fields=setting_of(trial, split),
+        fields=setting,
         results=tuple(results),
         seconds=statistics.fmean(seconds) if seconds else None,
         values=values,
@@ -172,12 +187,8 @@ def _told_apart(rows: list[Row], kind: Callable[[Row], object]) -> list[str]:
 
 def _titles(firsts: list[Row]) -> list[str]:
     """``cmnist, variance=0.03``: a data set, and in what a block differs from the table's others on it."""
-    titles = []
-    for row in firsts:
-        blocks = [data_of(other.fields) for other in firsts if other.dataset == row.dataset]
-        text = describe(data_of(row.fields), differences(blocks), row.method, row.dataset)
-        titles.append(f"{row.dataset}, {text}" if text else row.dataset)
-    return titles
+    texts = describe_each([("", row.dataset, data_of(row.fields)) for row in firsts])
+    return [f"{row.dataset}, {text}" if text else row.dataset for row, text in zip(firsts, texts, strict=True)]
 
 
 def _ranked(rows: list[Row]) -> list[Row]:

@@ -7,14 +7,17 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_results import make_seeds, paper_table
+from made_store import made_store, make_run
 
 from debias_zoo.reports.latex_text import escape
-from debias_zoo.reports.report import render
+from debias_zoo.reports.report import Asked, make_report, render, render_report
 from debias_zoo.reports.rows import Table
 from debias_zoo.reports.table import build_table
+from debias_zoo.store import read_runs
 
 GOLDEN = r"""
 \midrule
@@ -172,6 +175,85 @@ def test_pdflatex_takes_the_fragment_in_an_article(name: str, options: str, tmp_
         rf"\documentclass[{options}]{{article}}{packages}\begin{{document}}Text." + f"\n{fragment}" + r"\end{document}"
     )
     assert_clean(compiled(tmp_path, document))
+
+
+@pytest.fixture(scope="module")
+def sheets(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], str]:
+    """A report on a small store, or on one with many long names."""
+    small, large = (tmp_path_factory.mktemp(name) for name in ("small", "large"))
+    made_store(small)
+    for scale in range(50):
+        for conflict in (0.01, 0.02, 0.05, 0.1):
+            params = {"conflict": conflict, "severity": 4, "val": 6000, "a_rather_long_parameter": "n" * 20}
+            make_run(large, "lnl", 0, ("test", "val"), params=params, config={"scale": scale, "name": "n" * 40})
+    make_run(large, "erm", 0, ("test", "val"), params=params)
+    make_run(large, "erm", 0, ("test", "val"), dataset=ODD[:20], backbone="e" * 60)
+    found = {"small": read_runs(small), "large": read_runs(large)}
+
+    def render_sheet(name: str, standalone: bool) -> str:
+        store, asked = SHEETS[name]
+        return render_report(make_report(*found[store], asked), "latex", standalone)
+
+    return render_sheet
+
+
+def asked_of(name: str, **asked: Any) -> dict[str, tuple[str, Asked]]:
+    return {f"{name}-{store}": (store, Asked(**asked)) for store in ("small", "large")}
+
+
+SHEETS = {
+    **asked_of(
+        "rules", rules=["last", "val", "val-unbiased", "val-worst-group", "ac", "oracle"], metrics=["accuracy", "ece"]
+    ),
+    **asked_of("datasets", layout="methods-by-datasets", metrics=["accuracy"]),
+    **asked_of("settings", layout="methods-by-settings", metrics=["accuracy"]),
+    **asked_of("ledger", ledger=True),
+    **asked_of("cost", cost=True),
+    **asked_of("compare", compare=""),
+    **asked_of("curve", curve="conflict"),
+    **asked_of("metrics", metrics=["ece", "ece_worst", "auroc", "train_weighted"]),
+    "intervals-small": ("small", Asked(intervals=True)),
+}
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_pdflatex_takes_every_sheet(name: str, sheets: Callable[[str, bool], str], tmp_path: Path) -> None:
+    assert_clean(compiled(tmp_path, sheets(name, True)))
+
+
+@pytest.mark.parametrize("options", ["", "twocolumn"])
+@pytest.mark.parametrize("name", [name for name in SHEETS if name.endswith("small") or name.startswith("rules")])
+def test_pdflatex_takes_the_sheets_in_an_article(
+    name: str, options: str, sheets: Callable[[str, bool], str], tmp_path: Path
+) -> None:
+    packages = r"\usepackage{booktabs}" + (r"\usepackage{multirow}" if name.startswith("metrics") else "")
+    text = rf"\documentclass[{options}]{{article}}{packages}\begin{{document}}Text." + f"\n{sheets(name, False)}"
+    assert_clean(compiled(tmp_path, text + r"\end{document}"))
+
+
+def test_a_sheet_wider_than_the_page_is_cut_and_names_its_rows_again(sheets: Callable[[str, bool], str]) -> None:
+    text = sheets("rules-small", False)
+    heads = re.findall(r"(?m)^Method & (.*) \\\\$", text)
+    assert heads == ["last & val & val-unbiased", "val-worst-group & ac & oracle"] * 2
+    assert text.count(r"\caption{Table~\ref{tab:selection-accuracy}, continued.}") == 1
+    assert len(set(re.findall(r"\\label\{.*?\}", text))) == 4
+    assert text.count(r"\makebox[\linewidth]") == text.count(r"\begin{table*}") == 4
+
+
+def test_a_section_that_goes_on_says_so_and_no_row_is_lost(sheets: Callable[[str, bool], str]) -> None:
+    text = sheets("datasets-large", False)
+    assert r"\textit{no bias labels (continued)}" in text
+    assert len(set(re.findall(r"lnl.scale=(\d+)\b", text))) == 50
+    assert r"\quad " in text
+
+
+def test_sheets_are_ascii_and_say_what_is_bold(sheets: Callable[[str, bool], str]) -> None:
+    for name in SHEETS:
+        text = sheets(name, True)
+        assert text.isascii()
+        assert "resizebox" not in text
+    assert "Best bold, second best underlined." in sheets("datasets-small", False)
+    assert "underlined" not in sheets("cost-small", False)
 
 
 def test_all_signs_of_a_name_can_be_typeset(tmp_path: Path) -> None:

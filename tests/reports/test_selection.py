@@ -1,164 +1,271 @@
-"""Which epoch each rule takes, by hand; what it reads; and that the regret is never negative."""
+"""Selection rules on predictions made by hand: which epoch each takes, and what it loses to the oracle."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_results import make_result
+from made_results import SEES_BIAS, make_trial
+from made_store import make_run, predicted, write_run
 
 from debias_zoo.errors import ZooError
 from debias_zoo.metrics import ALL_METRICS, goodness
-from debias_zoo.reports.report import Asked, make_report, render_report
+from debias_zoo.reports.choices import choices_sheet
+from debias_zoo.reports.report import Asked, Report, make_report, selected
 from debias_zoo.reports.selection import RULES, Epochs, known_rules, select
-from debias_zoo.store import Run
-from debias_zoo.trial import Groups
+from debias_zoo.reports.table import build_table
+from debias_zoo.store import Run, read_runs
 
-LABELS = np.array([0, 0, 0, 1, 1, 1, 0, 1], dtype=np.int16)
-BIASES = np.array([0, 0, 0, 1, 1, 1, 1, 0], dtype=np.int16)  # the last two images conflict
-GROUPS = Groups(classes=("a", "b"), biases=("p", "q"), aligned=((0,), (1,)), train=((40, 1), (1, 40)))
+COMMITTED = Path(__file__).resolve().parent.parent.parent / "docs" / "results"
 
-ALIGNED = [1, 1, 1, 1, 1, 1, 0, 0]
-HALF = [1, 1, 0, 1, 1, 0, 1, 0]
-FAIR = [1, 1, 0, 0, 0, 1, 1, 1]
-NONE = [0, 0, 0, 0, 0, 0, 0, 0]
+# Four images, one a group: (cat, dark) and (dog, bright) are bias-aligned.
+LABELS, BIASES = [0, 0, 1, 1], [0, 1, 0, 1]
+ALL, NONE = [0, 0, 1, 1], [1, 1, 0, 0]
+ALIGNED = [0, 1, 0, 1]
+"""Right on the bias-aligned images alone."""
+CATS = [0, 0, 0, 0]
+FIRST = [0, 1, 0, 0]
+"""Right on (cat, dark) alone."""
 
 
-def write(
-    folder: Path, splits: dict[str, list[list[int]]], selectable: int, *, method: str = "erm", biased: bool = True
-) -> Run:
-    """A run whose predictions are right (1) or wrong (0) in each epoch, image by image."""
-    folder.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, npt.NDArray[np.generic]] = {}
-    for split, rows in splits.items():
-        right = np.array(rows, dtype=bool)
-        arrays[f"{split}.class"] = np.where(right, LABELS, 1 - LABELS).astype(np.uint8)
-        arrays[f"{split}.log_odds"] = np.linspace(0.1, 3, right.size).reshape(right.shape).astype(np.float16)
-        arrays[f"{split}.label"] = LABELS
-        if biased:
-            arrays[f"{split}.bias"] = BIASES
-    np.savez_compressed(folder / "predictions.npz", allow_pickle=False, **arrays)
-    result = make_result(method, 0).model_copy(update={"groups": GROUPS, "selectable": selectable})
-    epochs = Epochs(Run(result, folder))
-    return Run(result.model_copy(update={"metrics": epochs.all_metrics(epochs.count - 1)}), folder)
+def split(name: str, *epochs: list[int], biased: bool = True) -> dict[str, npt.NDArray[Any]]:
+    return predicted(epochs, LABELS, BIASES if biased else None, split=name)
+
+
+def run_of(out: Path, *splits: dict[str, npt.NDArray[Any]], selectable: int = 9, **changes: Any) -> Run:
+    arrays = {name: array for one in splits for name, array in one.items()}
+    count = len(next(iter(arrays.values())))
+    return write_run(out, make_trial(**changes), arrays, selectable=min(selectable, count))
 
 
 def chosen(run: Run, rule: str, metric: str = "accuracy") -> int | None:
     return Epochs(run).chosen(RULES[rule], "test", metric)
 
 
-def test_each_rule_takes_its_epoch(tmp_path: Path) -> None:
-    val = [ALIGNED, HALF, FAIR, NONE]
-    run = write(tmp_path, {"val": val, "test": [NONE, FAIR, HALF, NONE]}, 4)
-    # val: accuracy 6/8, 5/8, 5/8, 0; unbiased .5, .583, .75, 0; worst group 0, 0, 1/3, 0; ac .5, .583, .75, 0
+def test_each_rule_takes_the_epoch_that_is_best_by_its_own_measure(tmp_path: Path) -> None:
+    run = run_of(
+        tmp_path,
+        split("test", ALL, NONE, NONE, NONE, NONE),
+        split("val", FIRST, ALL, FIRST, FIRST, NONE),
+        split("val_unbiased", FIRST, NONE, ALL, FIRST, NONE),
+    )
     assert {rule: chosen(run, rule) for rule in RULES} == {
-        "last": 3,
-        "val": 0,
+        "last": 4,
+        "val": 1,
         "val-unbiased": 2,
         "val-worst-group": 2,
         "ac": 2,
-        "oracle": 2,  # epochs 1 and 2 have the same accuracy on the test: the later one
+        "oracle": 0,
     }
-    assert chosen(run, "oracle", "worst_group") == 1
 
 
-def test_a_split_without_bias_is_preferred_by_the_rules_that_read_bias_labels(tmp_path: Path) -> None:
-    splits = {"val": [FAIR, ALIGNED, NONE], "val_unbiased": [ALIGNED, NONE, FAIR], "test": [NONE, NONE, FAIR]}
-    run = write(tmp_path, splits, 3)
-    assert chosen(run, "val") == 1
-    assert chosen(run, "val-unbiased") == 2
-
-
-def test_only_epochs_of_the_last_stage_can_be_chosen(tmp_path: Path) -> None:
-    splits = {"val": [ALIGNED, HALF, NONE], "test": [ALIGNED, HALF, NONE]}
-    assert chosen(write(tmp_path / "a", splits, 2), "val") == 1
-    final = write(tmp_path / "b", splits, 1)  # its `finish` changes what is predicted
-    assert {chosen(final, rule) for rule in RULES} == {2}
-
-
-def test_a_rule_that_cannot_be_asked_has_no_epoch(tmp_path: Path) -> None:
-    no_val = write(tmp_path / "a", {"test": [FAIR, HALF]}, 2)
-    assert chosen(no_val, "val") is None
-    assert chosen(no_val, "last") == 1
-    no_bias = write(tmp_path / "b", {"val": [HALF, FAIR], "test": [HALF, FAIR]}, 2, biased=False)
-    assert chosen(no_bias, "val") == 1
-    assert chosen(no_bias, "val-worst-group") is None
-    report = make_report([no_val], [], Asked(rules=["val"]))
-    assert report.table.problems == (
-        "left out: erm on cmnist, seed 0: val reads validation labels, and there are none",
+def test_rules_differ_in_what_they_call_best(tmp_path: Path) -> None:
+    labels, biases = [0, 0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 1, 0, 1]
+    right = np.array(
+        [
+            [1, 1, 1, 1, 0, 0, 1],  # accuracy 5/7, unbiased .50, worst 0, ac .50
+            [1, 0, 0, 0, 1, 1, 0],  # accuracy 3/7, unbiased .5625, worst 0, ac .5625
+            [1, 0, 0, 0, 1, 0, 1],  # accuracy 3/7, unbiased .5625, worst 0, ac .5625, later
+            [1, 0, 0, 0, 0, 0, 0],
+        ]
     )
+    classes = np.where(right, labels, 1 - np.array(labels)).tolist()
+    run = run_of(tmp_path, split("test", *[ALL] * 4), predicted(classes, labels, biases, split="val"))
+    assert [chosen(run, rule) for rule in ("val", "val-unbiased", "val-worst-group", "ac")] == [0, 2, 3, 2]
 
 
-def test_a_rule_that_reads_bias_labels_moves_the_row(tmp_path: Path) -> None:
-    run = write(tmp_path, {"val": [HALF, FAIR], "test": [FAIR, HALF]}, 2)
-    for rule, level in (
-        ("val", "no bias labels"),
-        ("val-unbiased", "bias labels to select"),
-        ("last", "no bias labels"),
-    ):
-        result = select(Epochs(run), RULES[rule], "test", "accuracy")
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "last"])
+def test_of_epochs_that_score_alike_the_latest_is_taken(rule: str, tmp_path: Path) -> None:
+    epochs = [NONE, ALL, ALL, NONE]
+    assert chosen(run_of(tmp_path, split("test", *epochs), split("val", *epochs)), rule) == 2
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_only_the_last_epochs_are_eligible_as_many_as_the_result_says(rule: str, tmp_path: Path) -> None:
+    epochs = [ALL, ALL, NONE, NONE, NONE]
+    run = run_of(tmp_path, split("test", *epochs), split("val", *epochs), selectable=3)
+    assert chosen(run, rule) == 4
+    more = run_of(tmp_path, split("test", *epochs), split("val", *epochs), selectable=4, seed=2)
+    assert chosen(more, rule) == (4 if rule == "last" else 1)
+    alone = run_of(tmp_path, split("test", *epochs), split("val", *epochs), selectable=1, seed=1)  # as after `finish`
+    assert chosen(alone, rule) == 4
+
+
+def test_a_rule_without_its_split_or_its_labels_cannot_be_asked(tmp_path: Path) -> None:
+    without = run_of(tmp_path, split("test", ALL, NONE))
+    assert {rule: chosen(without, rule) for rule in RULES} == {
+        **dict.fromkeys(RULES),
+        "last": 1,
+        "oracle": 0,
+    }
+    unlabelled = run_of(tmp_path, split("test", ALL, NONE), split("val", ALL, NONE, biased=False), seed=1)
+    assert {rule: chosen(unlabelled, rule) for rule in RULES} == {
+        **dict.fromkeys(RULES),
+        "last": 1,
+        "val": 0,
+        "oracle": 0,
+    }
+    told: list[str] = []
+    assert selected([without], RULES["val-worst-group"], None, "accuracy", told) == []
+    assert told == ["left out: erm on cmnist, seed 0: val-worst-group reads validation bias labels, and there are none"]
+
+
+def test_the_oracle_of_a_metric_is_its_best_epoch_and_the_gap_nearest_to_zero_is_best(tmp_path: Path) -> None:
+    turned = [1, 0, 1, 0]  # right on the bias-conflicting images alone: the gap is -1
+    run = run_of(tmp_path, split("test", turned, CATS, ALIGNED, FIRST))
+    assert chosen(run, "oracle", "gap") == 1
+    assert chosen(run, "oracle", "aligned") == 2
+    assert chosen(run, "oracle", "conflicting") == 0
+
+
+def test_the_chosen_epoch_gives_the_metrics_of_every_split_and_says_what_was_read(tmp_path: Path) -> None:
+    run = run_of(tmp_path, split("test", ALL, NONE), split("val", ALIGNED, NONE))
+    result = select(Epochs(run), RULES["val-unbiased"], "test", "accuracy")
+    assert result is not None
+    assert (result.metrics["test"]["accuracy"], result.metrics["val"]["accuracy"]) == (1.0, 0.5)
+    assert result.trial.supervision.level == "bias labels to select"
+    assert result.identity == run.result.identity
+    plain = select(Epochs(run), RULES["val"], "test", "accuracy")
+    assert plain is not None
+    assert plain.trial.supervision == run.result.trial.supervision
+    taught = run_of(tmp_path, split("test", ALL), split("val", ALL), method="lnl", supervision=SEES_BIAS)
+    found = select(Epochs(taught), RULES["ac"], "test", "accuracy")
+    assert found is not None
+    assert found.trial.supervision.level == "bias labels to train"
+
+
+def test_numbers_under_last_are_the_stored_ones_to_the_last_bit() -> None:
+    runs, problems = read_runs(COMMITTED / "cmnist-lff-standard")
+    more, others = read_runs(COMMITTED / "real-lite0")
+    assert len(runs) + len(more) == 9
+    assert not problems + others
+    for run in runs + more:
+        result = select(Epochs(run), RULES["last"], "test", "accuracy")
         assert result is not None
-        assert result.trial.supervision.level == level
-        assert result.identity == run.result.identity
+        assert result.metrics == run.result.metrics
+    report = make_report(runs, [], Asked(metrics=ALL_METRICS))
+    for row in report.table.rows:
+        for metric, value in row.values.items():
+            stored = row.results[0].metrics["test"].get(metric)
+            assert (value.mean if value else None) == stored
 
 
-def test_results_of_the_first_schema_show_their_last_epoch_alone(tmp_path: Path) -> None:
-    run = write(tmp_path, {"val": [HALF], "test": [FAIR]}, 1)
-    old = Run(run.result.model_copy(update={"groups": None, "schema_version": 1}), run.path)
-    with pytest.raises(ZooError, match="only its last epoch can be shown"):
-        Epochs(old)
-    report = make_report([old], [], Asked(rules=["last", "val"]))
-    assert "schema 1" in report.sheets[0].problems[0]
-    assert len(make_report([old], [], Asked()).table.rows) == 1
+images = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 2**5 - 1)), min_size=1, max_size=12)
 
 
-def test_damaged_and_missing_predictions_are_told(tmp_path: Path) -> None:
-    run = write(tmp_path, {"test": [FAIR]}, 1)
-    (tmp_path / "predictions.npz").write_bytes(b"PK half of it")
-    with pytest.raises(ZooError, match="cannot be read"):
-        Epochs(run)
-    (tmp_path / "predictions.npz").unlink()
-    with pytest.raises(ZooError, match="is missing"):
-        Epochs(run)
-
-
-def test_unknown_rules_are_refused() -> None:
-    with pytest.raises(ZooError, match="unknown selection rule 'val-unbiasd'; did you mean 'val-unbiased'"):
-        known_rules(["val-unbiasd"])
-
-
-ROWS = st.lists(st.lists(st.integers(0, 1), min_size=8, max_size=8), min_size=4, max_size=4)
-
-
-@given(ROWS, ROWS, st.integers(1, 4))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
-def test_the_regret_is_never_negative(
-    tmp_path: Path, val: list[list[int]], test: list[list[int]], selectable: int
+@settings(max_examples=60, deadline=None)
+@given(images, images, st.integers(1, 5), st.sampled_from(ALL_METRICS), st.randoms(use_true_random=False))
+def test_no_rule_beats_the_oracle(
+    tmp_path_factory: pytest.TempPathFactory, test: Any, val: Any, selectable: int, metric: str, random: Any
 ) -> None:
-    epochs = Epochs(write(tmp_path, {"val": val, "test": test}, selectable))
-    for metric in ALL_METRICS:
-        best = epochs.chosen(RULES["oracle"], "test", metric)
-        for rule in RULES.values():
-            epoch = epochs.chosen(rule, "test", metric)
-            if best is None or epoch is None:
-                continue
-            top, value = epochs.metrics("test", best)[metric], epochs.metrics("test", epoch)[metric]
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, rows in (("test", test), ("val", val)):
+        labels, biases, bits = ([int(value) for value in column] for column in zip(*rows, strict=True))
+        classes = [[code >> epoch & 1 for code in bits] for epoch in range(5)]
+        odds = [[random.choice([0.0, 0.5, 3.0, 40.0]) for _ in rows] for _ in range(5)]
+        arrays |= predicted(classes, labels, biases, odds, name)
+    run = write_run(tmp_path_factory.mktemp("store"), make_trial(), arrays, selectable=selectable)
+    epochs = Epochs(run)
+    best = select(epochs, RULES["oracle"], "test", metric)
+    assert (best is None) == all(epochs.metrics("test", epoch)[metric] is None for epoch in epochs.eligible)
+    for rule in RULES.values():
+        epoch = epochs.chosen(rule, "test", metric)
+        found = select(epochs, rule, "test", metric)
+        assert epoch is None or epoch in range(5 - selectable, 5)
+        if best is not None and found is not None:
+            top, value = best.metrics["test"][metric], found.metrics["test"][metric]
             assert top is not None
             assert value is not None
             assert goodness(metric, top) >= goodness(metric, value)
 
 
-def test_rules_are_columns_with_their_regret(tmp_path: Path) -> None:
-    run = write(tmp_path, {"val": [ALIGNED, FAIR], "test": [NONE, FAIR]}, 2)
-    report = make_report([run], [], Asked(rules=["last", "val", "oracle"]))
-    assert make_report([run], ["failed: x"], Asked(rules=["last", "val"])).sheets[0].problems == ("failed: x",)
-    text = render_report(report, "markdown")
-    assert "| erm | 62.50 (0.00) | 0.00 (62.50) | 62.50 |" in text
-    assert "val: best validation accuracy, reads validation labels" in text
-    csv = render_report(report, "csv")
-    assert "val_mean,val_std,val_regret,val_epochs" in csv
-    assert ",0.0,,0.625,[0]," in csv
+def cells_of(report: Report) -> dict[str, dict[str, Any]]:
+    """Method -> column -> value, of the only sheet."""
+    (sheet,) = report.sheets
+    return {
+        row[0].text: {column.key: cell.value for column, cell in zip(sheet.columns[1:], row[1:], strict=True)}
+        for section in sheet.sections
+        for row in section.rows
+    }
+
+
+@pytest.mark.parametrize("metric", ALL_METRICS)
+def test_regret_is_what_the_oracle_has_more_and_never_negative(metric: str, tmp_path: Path) -> None:
+    for seed in range(3):
+        make_run(tmp_path, "erm", seed)
+    runs, _ = read_runs(tmp_path)
+    of_erm = cells_of(make_report(runs, [], Asked(rules=list(RULES), metrics=[metric])))["erm"]
+    oracle = of_erm["oracle"]
+    for rule, value in of_erm.items():
+        assert value["regret"] >= 0
+        assert value["regret"] <= abs(oracle["mean"]) + abs(value["mean"])
+        single = make_report(runs, [], Asked(rules=[rule], metrics=[metric])).table.rows[0].values[metric]
+        assert single is not None
+        assert (value["mean"], value["std"]) == (pytest.approx(single.mean), pytest.approx(single.std))
+    assert oracle["regret"] == 0
+
+
+def test_an_old_result_is_told_and_not_mixed(tmp_path: Path) -> None:
+    old = {"schema_version": 1, "groups": None, "selectable": None}
+    make_run(tmp_path, "erm", 0)
+    make_run(tmp_path, "erm", 1, result=old)
+    make_run(tmp_path, "gray", 0)
+    runs, problems = read_runs(tmp_path)
+    assert not problems
+    report = make_report(runs, [], Asked(rules=["last", "oracle"]))
+    cells = cells_of(report)
+    assert cells["erm"]["oracle"] is None
+    assert cells["gray"]["oracle"] is not None
+    stored = build_table([run.result for run in runs]).rows[0].values["accuracy"]
+    assert stored is not None
+    assert cells["erm"]["last"] == {"mean": stored.mean, "std": stored.std}
+    assert "schema 1): only its last epoch can be shown" in report.sheets[0].problems[0]
+    alone = make_report(runs, [], Asked(rules=["oracle"])).table
+    assert [row.seeds for row in alone.rows] == [(0,), (0,)]
+    assert "schema 1" in alone.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda arrays: arrays | {"test.label": np.array([0, 0, 1, 2], dtype=np.int16)}, "label that is none of 2"),
+        (lambda arrays: arrays | {"test.bias": np.array([0, -1, 1, 0], dtype=np.int16)}, "bias that is none of 2"),
+        (lambda arrays: arrays | {"test.bias": np.array([0, 1], dtype=np.int16)}, "split 'test' has classes"),
+        (lambda arrays: {name: a for name, a in arrays.items() if name[:3] == "val"}, "no predictions of split 'test'"),
+        (lambda arrays: arrays | split("val", ALL), r"it has \[1, 2\] epochs"),
+        (lambda arrays: {name: a for name, a in arrays.items() if name != "test.log_odds"}, "KeyError"),
+        (lambda arrays: {**arrays, "test.class": np.array([[None] * 4] * 2)}, "allow_pickle"),
+    ],
+)
+def test_predictions_that_are_not_those_of_the_result_are_refused(damage: Any, said: str, tmp_path: Path) -> None:
+    run = run_of(tmp_path, split("test", ALL, NONE), split("val", ALL, NONE))
+    arrays = dict(np.load(run.path / "predictions.npz"))
+    np.savez(run.path / "predictions.npz", **damage(arrays))
+    with pytest.raises(ZooError, match=said):
+        Epochs(run)
+    report = make_report([run], [], Asked(rules=["oracle"]))
+    assert report.table.rows == []
+    assert "predictions.npz cannot be read" in report.table.problems[0]
+
+
+def test_missing_predictions_are_said(tmp_path: Path) -> None:
+    run = run_of(tmp_path, split("test", ALL))
+    (run.path / "predictions.npz").unlink()
+    with pytest.raises(ZooError, match="is missing: without the predictions only the last epoch is known"):
+        Epochs(run)
+
+
+def test_unknown_rules_are_refused_and_each_is_asked_once() -> None:
+    assert [rule.name for rule in known_rules(["val", "last", "val"])] == ["val", "last"]
+    with pytest.raises(ZooError, match="unknown selection rule 'orcale'; did you mean 'oracle'"):
+        known_rules(["orcale"])
+
+
+def test_a_sheet_can_be_made_of_no_rows() -> None:
+    sheet = choices_sheet(build_table([]), lambda identity: pytest.fail(identity), list(RULES.values()), "accuracy")
+    assert sheet.sections == ()
