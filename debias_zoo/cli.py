@@ -18,8 +18,7 @@ from .cli_runs import runs
 from .cli_shared import mendable, training_options
 from .cli_tune import tune
 from .errors import ZooError
-
-INTERRUPTED = 130
+from .interrupts import INTERRUPTED
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -19,7 +19,7 @@ from .errors import ZooError
 from .estimate import expected_seconds, makespan
 from .executors import Executor, Setup, pick_executor
 from .grid import Grid, Request, build_grid, parse_set
-from .interrupts import TerminatedInterrupt, terminable
+from .interrupts import terminable, until_stopped
 from .progress import full_name, make_view
 from .recipes import read_recipe
 from .reports.table import build_table
@@ -30,7 +30,7 @@ from .tracking import check_trackers
 from .trial import Result, Trial
 from .weights import PRETRAINED
 
-FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
+FAILED = 1
 
 
 def drive(
@@ -79,18 +79,15 @@ def drive(
     )
     gpus = visible_gpus() if device == "cuda" and not runs_on.remote else ()
     parameters = parse_slurm(slurm)
-    try:
-        with terminable():
-            grid = build_grid(request)
-            slots, each = share_out(jobs, len(grid.trials), device, threads, gpus, per_gpu, runs_on.remote)
-            spread = gpus if len(gpus) > 1 else ()
-            setup = Setup(out, slots, each, device, root, tuple(trackers), spread, per_gpu or 1, address, parameters)
-            return _compare(console, request, grid, setup, runs_on, jobs == "auto", dry_run)
-    except KeyboardInterrupt as stopped:
-        terminated = isinstance(stopped, TerminatedInterrupt)
-        how = "terminated" if terminated else "interrupted"
-        say(console, f"{how}; what is finished is kept: the same command goes on from there")
-        return TERMINATED if terminated else INTERRUPTED
+
+    def compare() -> int:
+        grid = build_grid(request)
+        slots, each = share_out(jobs, len(grid.trials), device, threads, gpus, per_gpu, runs_on.remote)
+        spread = gpus if len(gpus) > 1 else ()
+        setup = Setup(out, slots, each, device, root, tuple(trackers), spread, per_gpu or 1, address, parameters)
+        return _compare(console, request, grid, setup, runs_on, jobs == "auto", dry_run)
+
+    return until_stopped(compare, lambda text: say(console, text))
 
 
 def _compare(

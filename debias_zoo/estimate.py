@@ -12,9 +12,9 @@ import torch
 from .dataset import Split
 from .engine import DeviceSplit, Engine, predict_split
 from .method import Clock
+from .plans import StagePlan, plan_stages
 from .runner import load_splits, make_method
 from .store import read_results
-from .trainer import StagePlan, plan_stages
 from .trial import Trial
 
 __all__ = ["expected_seconds", "makespan"]

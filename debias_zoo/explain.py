@@ -13,12 +13,12 @@ from .dataset import BiasDataset, Card, Ints, Masks, Split
 from .errors import ZooError, unknown
 from .gradcam import Heat, Of, heat_of, inside
 from .heatsheet import HeatColumn, HeatSheet, draw
-from .reports.heat import FILE, heat_sheet, told_apart
+from .reports.heat import heat_sheet, told_apart
 from .reports.settings import key_of, setting_of
 from .reports.sheets import Sheet
 from .runner import trained_method
 from .seeds import seed_for
-from .store import Run, write_bytes, write_text
+from .store import Run, write_bytes
 from .trial import Explained, Trial
 
 SHARED = 200
@@ -243,7 +243,7 @@ def _explained(run: Run, look: Look, say: Callable[[str], None]) -> Heat | None:
         return None
     if look.masks is not None:
         note = _share(trial, found, look, look.masks)
-        write_text(run.path / FILE, note.model_dump_json(indent=1) + "\n")
+        run.save(note)
     return found
 
 

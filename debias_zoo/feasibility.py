@@ -16,8 +16,9 @@ from .assembly import build_method, dataset_of
 from .dataset import BiasDataset, Ints, count_groups
 from .errors import ZooError
 from .method import Method, Task
+from .plans import plan_stages
 from .registry import load_method
-from .trainer import plan_stages, validation_split
+from .trainer import validation_split
 from .trial import Trial
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes: 128 and the number of the signal."""
 
 
 class TerminatedInterrupt(KeyboardInterrupt):
@@ -24,6 +27,18 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def until_stopped(work: Callable[[], int], say: Callable[[str], None]) -> int:
+    """What ``work`` returns or, after Ctrl-C or SIGTERM, the exit code of that; it is said how to go on."""
+    try:
+        with terminable():
+            return work()
+    except KeyboardInterrupt as stopped:
+        terminated = isinstance(stopped, TerminatedInterrupt)
+        how = "terminated" if terminated else "interrupted"
+        say(f"{how}; what is finished is kept: the same command goes on from there")
+        return TERMINATED if terminated else INTERRUPTED
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

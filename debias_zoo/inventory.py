@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ZooError
-from .store import DamagedError, NewerError, read_result, trial_folders
+from .store import DamagedError, NewerError, read_result, trial_folders, why_failed
 from .trial import Result, Trial
 
 STATES = ("finished", "running", "stopped", "failed", "damaged")
@@ -112,11 +112,8 @@ def _state(folder: Path) -> tuple[str, Result | None, str]:
         return "damaged", None, str(error)
     if _held(folder):
         return "running", None, ""
-    try:
-        said = (folder / "error.txt").read_text(errors="replace").strip().splitlines()
-    except OSError:
-        return "stopped", None, ""
-    return "failed", None, said[-1] if said else "no reason noted"
+    said = why_failed(folder)
+    return "failed" if said else "stopped", None, said
 
 
 def _held(folder: Path) -> bool:

@@ -78,7 +78,7 @@ def probe_runs(
         started = time.monotonic()
         try:
             found = prober.probe(run)
-            run.save_probe(found)
+            run.save(found)
         except Exception as error:  # whatever is wrong with one trial, the others are probed
             text = str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}"
             errors[run.result.identity] = f"probe failed: {run.result.trial.label}: {text}"

@@ -25,10 +25,11 @@ from .engine import Engine
 from .errors import ZooError
 from .method import Method, Task
 from .metrics import group_metrics
+from .plans import plan_stages
 from .registry import load_method
 from .store import Folder
 from .tracking import Tracked, Tracking
-from .trainer import Fit, Trainer, UnfitCheckpointError, plan_stages, task_of
+from .trainer import Fit, Trainer, UnfitCheckpointError, task_of
 from .trial import Groups, Result, Trial
 
 Report = Callable[[dict[str, Any]], None]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .errors import ZooError
 from .method import Method
+from .plans import plan_stages
 from .protocol import TRAIN, Settings
-from .trainer import plan_stages
 from .trial import Trial
 from .validated import validated
 

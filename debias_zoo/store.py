@@ -18,13 +18,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import ZooError
-from .trial import PROBE_SCHEMA, SCHEMA, Probe, Result, Trial
+from .trial import SCHEMA, Explained, Probe, Result, Trial
+
+Found = TypeVar("Found", Probe, Explained)
 
 
 class Folder:
@@ -209,22 +211,31 @@ class Run:
 
     def probe(self) -> Probe | None:
         """What ``debias-zoo probe`` found, or None. Raises a ZooError where it is damaged or of another version."""
-        path = self.path / "probe.json"
+        return self._record(Probe, "probe")
+
+    def explained(self) -> Explained | None:
+        """What ``debias-zoo explain`` found, or None. Raises a ZooError where it is damaged or of another version."""
+        return self._record(Explained, "explain")
+
+    def save(self, record: Probe | Explained) -> None:
+        """Put what was found beside the trial's other files."""
+        name = "probe" if isinstance(record, Probe) else "explain"
+        write_text(self.path / f"{name}.json", record.model_dump_json(indent=1) + "\n")
+
+    def _record(self, model: type[Found], command: str) -> Found | None:
+        path = self.path / f"{command}.json"
         try:
             data = json.loads(path.read_text(errors="replace"))
             schema = data.get("schema_version") if isinstance(data, dict) else None
-            found = Probe.model_validate(data) if schema == PROBE_SCHEMA else None
+            known = schema == model.model_fields["schema_version"].default
+            found = model.model_validate(data) if known else None
         except FileNotFoundError:
             return None
         except Exception as error:  # what cannot be opened, is not JSON, nested too deeply, or of other fields
-            raise DamagedError(f"{path} cannot be read ({type(error).__name__}): probe again") from error
+            raise DamagedError(f"{path} cannot be read ({type(error).__name__}): {command} again") from error
         if found is None or found.identity != self.result.identity:
-            raise DamagedError(f"{path} is of another trial or of another version of debias-zoo: probe again")
+            raise DamagedError(f"{path} is of another trial or of another version of debias-zoo: {command} again")
         return found
-
-    def save_probe(self, probe: Probe) -> None:
-        """Put what was found beside the trial's other files."""
-        write_text(self.path / "probe.json", probe.model_dump_json(indent=1) + "\n")
 
 
 def _predictions(arrays: Mapping[str, npt.NDArray[Any]], split: str) -> Predictions:
@@ -297,11 +308,17 @@ def trial_folders(out: Path) -> list[Path]:
 
 
 def _why_unfinished(folder: Path) -> str:
+    said = why_failed(folder)
+    return f"failed: {folder}: {said}" if said else f"unfinished: {folder}"
+
+
+def why_failed(folder: Path) -> str:
+    """The last line of what a trial died of, or "" where it did not fail."""
     try:
         said = (folder / "error.txt").read_text(errors="replace").strip().splitlines()
     except OSError:
-        return f"unfinished: {folder}"
-    return f"failed: {folder}: {said[-1] if said else 'no reason noted'}"
+        return ""
+    return said[-1] if said else "no reason noted"
 
 
 def make_folder(path: Path) -> None:

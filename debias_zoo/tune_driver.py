@@ -16,12 +16,13 @@ from .cli_shared import names
 from .data import prepare
 from .dataset import BiasDataset
 from .devices import default_precision, pick_device
-from .driver import FAILED, INTERRUPTED, execute, initial, parse_seeds, say, unfinished
+from .driver import FAILED, execute, initial, parse_seeds, say, unfinished
 from .errors import ZooError
 from .executor_local import LocalExecutor
 from .executors import Setup
 from .feasibility import dry_run, labels_of, training_counts
 from .grid import Grid, Request, build_grid, parse_datasets, parse_set
+from .interrupts import until_stopped
 from .metrics import group_metrics
 from .recipes import RecipeFile
 from .registry import load_method
@@ -82,14 +83,15 @@ def drive_tune(
         say(console, f"warning: {warning}")
     prepare([dataset_of(trial) for trial in grid.trials.values()], root, console)
     executor = LocalExecutor(Setup(out, slots, threads, device, root))
-    try:
+
+    def search() -> int:
         done = [_searched(console, one, trials, executor) for one in found]
-    except KeyboardInterrupt:
-        say(console, "interrupted; what is finished is kept: the same command goes on from there")
-        return INTERRUPTED
+        return 0 if all(done) else FAILED
+
+    try:
+        return until_stopped(search, lambda text: say(console, text))
     finally:
         executor.close()
-    return 0 if all(done) else FAILED
 
 
 def _given(searches: Sequence[str], methods: Sequence[str]) -> Given:

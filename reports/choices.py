@@ -10,7 +10,7 @@ from debias_zoo.metrics import ERRORS, goodness
 
 from .caption import conditions
 from .cells import NOTHING, TITLES, percent, spread
-from .rows import Row, Table, Value
+from .rows import Row, Table, Value, over_seeds
 from .selection import DEFAULT, RULES, Epochs, Rule, select
 from .sheets import Cell, Column, Section, Sheet
 
@@ -74,10 +74,10 @@ def _cell(epochs: Sequence[Epochs], rule: Rule, split: str, metric: str, best: S
     pairs = [(value, top) for value, top in zip(values, best, strict=True) if value is not None and top is not None]
     if not pairs or len(pairs) < len(values):
         return Cell(NOTHING)
-    mean = statistics.mean(value for value, _ in pairs)
-    std = statistics.stdev(value for value, _ in pairs) if len(pairs) > 1 else None
+    shown = over_seeds([value for value, _ in pairs])
+    assert shown is not None  # none of the values is missing
     regret = statistics.mean(goodness(metric, top) - goodness(metric, value) for value, top in pairs)
     chosen = [found.chosen(rule, split, metric) for found in epochs]
-    value = {"mean": mean, "std": std, "regret": regret, "epochs": chosen}
+    value = {"mean": shown.mean, "std": shown.std, "regret": regret, "epochs": chosen}
     lost = "" if rule.name == "oracle" else f" ({percent(regret)})"
-    return Cell(f"{percent(mean)}{spread(std)}{lost}", value)
+    return Cell(f"{percent(shown.mean)}{spread(shown.std)}{lost}", value)

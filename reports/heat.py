@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import statistics
 from collections.abc import Iterable, Sequence
 
+from debias_zoo.errors import ZooError
 from debias_zoo.store import Run
 from debias_zoo.trial import Explained
 
-from .cells import NOTHING, percent
+from .cells import NOTHING, percent, spread
+from .rows import over_seeds
 from .settings import Setting, data_of, describe, differences, key_of, order_of, setting_of
 from .sheets import Cell, Column, Section, Sheet
-
-FILE = "explain.json"
-"""Of a trial's folder."""
 
 COLUMNS = (
     Column("method", "Method", text=True),
@@ -49,27 +46,16 @@ def heat_sheet(runs: Iterable[Run], methods: Sequence[str] | None = None) -> She
         trial = run.result.trial
         if methods is not None and trial.method not in methods:
             continue
-        if (found := read_explained(run, problems)) is not None:
+        try:
+            found = run.explained()
+        except ZooError as error:
+            problems.append(f"not read: {error}")
+            continue
+        if found is not None:
             how = f"{found.explained} {found.layer} {found.count}"
             key = (trial.dataset, trial.method, key_of(setting_of(trial, found.split)), how)
             rows.setdefault(key, []).append((run, found))
     return Sheet("heat", "Heat inside the object", COLUMNS, _sections(list(rows.values())), NOTES, tuple(problems))
-
-
-def read_explained(run: Run, problems: list[str]) -> Explained | None:
-    """What ``explain`` left in a run's folder, or None; what cannot be used is told in ``problems``."""
-    path = run.path / FILE
-    try:
-        found = Explained.model_validate(json.loads(path.read_text()))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:  # what is not JSON, or of other fields or another schema
-        problems.append(f"not read: {path} ({type(error).__name__}); explain it again")
-        return None
-    if found.identity != run.result.identity:
-        problems.append(f"not read: {path} is of another trial ({found.identity}); explain it again")
-        return None
-    return found
 
 
 def _sections(rows: list[list[tuple[Run, Explained]]]) -> tuple[Section, ...]:
@@ -120,10 +106,7 @@ def _row(row: list[tuple[Run, Explained]], label: str) -> tuple[Cell, ...]:
 
 def _share(values: Sequence[float | None]) -> Cell:
     """Mean ± sample standard deviation; nothing where a seed has none."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
+    value = over_seeds(values)
+    if value is None:
         return Cell(NOTHING, {"mean": None, "std": None})
-    mean = statistics.fmean(known)
-    std = statistics.stdev(known) if len(known) > 1 else None
-    text = percent(mean) if std is None else f"{percent(mean)} ± {percent(std)}"
-    return Cell(text, {"mean": mean, "std": std})
+    return Cell(f"{percent(value.mean)}{spread(value.std)}", {"mean": value.mean, "std": value.std})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,8 +10,8 @@ from debias_zoo.store import Run
 from debias_zoo.trial import Probe, Trial
 
 from .cells import NOTHING, percent, spread
-from .rows import LEVELS, Value
-from .settings import Setting, data_of, describe, differences, key_of, order_of, setting_of
+from .rows import LEVELS, Value, over_seeds
+from .settings import Setting, data_of, describe, describe_each, differences, key_of, order_of, setting_of
 from .sheets import Cell, Column, Section, Sheet
 
 TARGETS = ("bias", "label")
@@ -104,11 +103,7 @@ def _leak(members: Sequence[tuple[Trial, Probe]]) -> Leak:
     values: dict[tuple[str, str], Value | None] = {}
     for layer in probe.layers:
         for what in TARGETS:
-            numbers = [over_chance(found, layer.name, what) for _, found in members]
-            known = [number for number in numbers if number is not None]
-            std = statistics.stdev(known) if len(known) > 1 else None
-            whole = len(known) == len(numbers)
-            values[what, layer.name] = Value(statistics.fmean(known), std) if whole else None
+            values[what, layer.name] = over_seeds([over_chance(found, layer.name, what) for _, found in members])
     return Leak(trial, probe, _fields(trial, probe), tuple(found.seed for found, _ in members), values)
 
 
@@ -137,12 +132,8 @@ def _blocks(leaks: list[Leak]) -> list[tuple[str, list[Leak]]]:
 
 
 def _told_apart(leaks: list[Leak]) -> list[Leak]:
-    found = []
-    for leak in leaks:
-        paths = differences([other.fields for other in leaks if other.trial.method == leak.trial.method])
-        text = describe(leak.fields, paths, leak.trial.method, leak.trial.dataset) if paths else ""
-        found.append(replace(leak, setting=text))
-    return found
+    texts = describe_each([(leak.trial.method, leak.trial.dataset, leak.fields) for leak in leaks])
+    return [replace(leak, setting=text) for leak, text in zip(leaks, texts, strict=True)]
 
 
 def _place(leak: Leak) -> tuple[int, str, object]:

@@ -10,9 +10,9 @@ from debias_zoo.metrics import ALL_METRICS, LEAKAGE
 from .cells import percent
 from .page_data import Choice, RowData
 from .ranking import ranks
-from .rows import Value
+from .rows import Value, over_seeds
 from .selection import DEFAULT, RULES
-from .table import over_seeds, worst_interval
+from .table import worst_interval
 
 INTERVAL = "interval"
 """Key of the worst group's interval beside those of the metrics."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,6 +27,14 @@ class Value:
     mean: float
     std: float | None
     rank: int | None = None
+
+
+def over_seeds(numbers: Sequence[float | None]) -> Value | None:
+    """Mean and spread of one number a seed, not ranked; None where a seed has none."""
+    known = [number for number in numbers if number is not None and math.isfinite(number)]
+    if len(known) < len(numbers):
+        return None
+    return Value(statistics.mean(known), statistics.stdev(known) if len(known) > 1 else None)
 
 
 @dataclass(frozen=True)

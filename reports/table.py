@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ from debias_zoo.trial import Result
 
 from .published import find
 from .ranking import ranks
-from .rows import LEVELS, Block, Row, Table, Value
+from .rows import LEVELS, Block, Row, Table, over_seeds
 from .selection import DEFAULT
 from .settings import Setting, data_of, describe, describe_each, differences, key_of, order_of, setting_of, text_of
 
@@ -136,14 +135,6 @@ def _row(setting: Setting, split: str, results: list[Result], leakage: Mapping[s
         worst=worst_interval([result.metrics[split] for result in results]),
         published=find(trial.method, trial.dataset, trial.params) if split == "test" else None,
     )
-
-
-def over_seeds(numbers: Sequence[float | None]) -> Value | None:
-    """Mean and spread of one number a seed, not ranked; None where a seed has none."""
-    known = [number for number in numbers if number is not None and math.isfinite(number)]
-    if len(known) < len(numbers):
-        return None
-    return Value(statistics.mean(known), statistics.stdev(known) if len(known) > 1 else None)
 
 
 def worst_interval(metrics: Sequence[Mapping[str, float | None]]) -> tuple[float, float] | None:

@@ -93,7 +93,5 @@ def make_comparison(out: Path) -> list[Run]:
         found = Readout(accuracy=0.8, std=0.01, chance=1 / 3)
         layer = ProbedLayer(name="embedding", dim=8, bias=found, label=found)
         identity = run.result.identity
-        run.save_probe(
-            Probe(identity=identity, split="val", limit=90, images=90, folds=5, dependence=0.0, layers=(layer,))
-        )
+        run.save(Probe(identity=identity, split="val", limit=90, images=90, folds=5, dependence=0.0, layers=(layer,)))
     return runs

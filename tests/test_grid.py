@@ -22,10 +22,10 @@ from debias_zoo.errors import ZooError
 from debias_zoo.grid import Request, build_grid, parse_datasets, parse_set
 from debias_zoo.method import Backbones, Batch, Clock, Method, Need, Optim, Task, setting
 from debias_zoo.methods.erm import ERM
+from debias_zoo.plans import plan_stages
 from debias_zoo.registry import load_method
 from debias_zoo.runner import run_trial
 from debias_zoo.store import read_results
-from debias_zoo.trainer import plan_stages
 from debias_zoo.trial import Trial
 
 

@@ -15,10 +15,11 @@ from torch import Tensor
 from debias_zoo.engine import Engine
 from debias_zoo.errors import ZooError
 from debias_zoo.method import Batch, Clock, Method, Paper, Stage
+from debias_zoo.plans import plan_stages
 from debias_zoo.protocol import Settings, split_epochs
 from debias_zoo.registry import load_method
 from debias_zoo.testing.bench import Bench
-from debias_zoo.trainer import Trainer, plan_stages
+from debias_zoo.trainer import Trainer
 
 SETTINGS = Settings(
     epochs=2, batch_size=16, optimizer="sgd", lr=0.03, momentum=0.9, weight_decay=5e-4, schedule="cosine"

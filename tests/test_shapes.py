@@ -24,12 +24,13 @@ from watching import Seen, WatchingEngine, same
 from debias_zoo.backbones import BackboneFactory
 from debias_zoo.errors import ZooError
 from debias_zoo.method import Method, Task
+from debias_zoo.plans import plan_stages
 from debias_zoo.protocol import Settings
 from debias_zoo.testing import check_method
 from debias_zoo.testing.bench import Bench, Ran, differences, from_bytes
 from debias_zoo.testing.history import Record, history_of
 from debias_zoo.testing.synthetic import uneven_split
-from debias_zoo.trainer import Trainer, plan_stages
+from debias_zoo.trainer import Trainer
 
 EPOCHS = 2
 

@@ -16,11 +16,12 @@ from debias_zoo.dataset import IGNORED, Split
 from debias_zoo.engine import DeviceSplit, Engine, predict_split, quiet
 from debias_zoo.errors import DivergedError, ZooError
 from debias_zoo.method import Batch, Clock, Method, Paper, Stage, Task, View
+from debias_zoo.plans import plan_stages
 from debias_zoo.protocol import Settings
 from debias_zoo.registry import load_method
 from debias_zoo.testing.bench import Bench, differences, from_bytes, to_bytes
 from debias_zoo.testing.synthetic import BIASES, CLASSES, uneven_split
-from debias_zoo.trainer import Trainer, plan_stages, task_of
+from debias_zoo.trainer import Trainer, task_of
 
 SETTINGS = Settings(
     epochs=2, batch_size=16, optimizer="sgd", lr=0.03, momentum=0.9, weight_decay=5e-4, schedule="cosine"

@@ -18,9 +18,10 @@ from ..backbones import BackboneFactory
 from ..dataset import Split
 from ..engine import DeviceSplit, Engine
 from ..method import Batch, Clock, Method, Paper
+from ..plans import StagePlan, plan_stages
 from ..protocol import Settings
 from ..seeds import seed_for
-from ..trainer import Fit, StagePlan, Trainer, plan_stages, task_of
+from ..trainer import Fit, Trainer, task_of
 from .synthetic import BIASES, CLASSES, MAP_BINS, MAP_HEADS, even_split, uneven_split
 
 CPU = torch.device("cpu")

@@ -34,10 +34,11 @@ from debias_zoo.errors import ZooError
 from debias_zoo.grid import Request, build_grid
 from debias_zoo.method import Batch, Clock, Method, Update
 from debias_zoo.nets import StagedNet
+from debias_zoo.plans import plan_stages
 from debias_zoo.registry import entries, load_method
 from debias_zoo.runner import load_splits
 from debias_zoo.testing.bench import Moment
-from debias_zoo.trainer import Trainer, plan_stages, task_of
+from debias_zoo.trainer import Trainer, task_of
 from debias_zoo.trial import Trial
 
 BASELINE = "erm"

@@ -31,8 +31,9 @@ from debias_zoo.engine import DeviceSplit, Engine
 from debias_zoo.grid import Request, build_grid
 from debias_zoo.methods.losses.bias_heads import bias_loss, negative_entropy
 from debias_zoo.methods.losses.grl import reverse_gradient
+from debias_zoo.plans import StagePlan, plan_stages
 from debias_zoo.runner import load_splits, make_method
-from debias_zoo.trainer import StagePlan, Trainer, plan_stages
+from debias_zoo.trainer import Trainer
 from debias_zoo.trial import Trial
 
 BATCH = 128

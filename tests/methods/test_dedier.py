@@ -28,8 +28,8 @@ from debias_zoo.errors import ZooError
 from debias_zoo.method import Batch, Clock, Need, View
 from debias_zoo.methods.dedier import DeDiER, GroupDRODeDiER
 from debias_zoo.methods.erm import ERM
+from debias_zoo.plans import plan_stages
 from debias_zoo.testing.bench import Bench, differences
-from debias_zoo.trainer import plan_stages
 
 STUDENT, READING = Clock("main", 0, 5, 0, 10, 10), Clock("main", 1, 5, 2, 10, 10)
 

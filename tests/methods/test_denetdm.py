@@ -24,9 +24,9 @@ from debias_zoo.errors import ZooError
 from debias_zoo.method import Stage
 from debias_zoo.methods.denetdm import DeNetDM, ShallowNet, depth
 from debias_zoo.methods.losses.distillation import soft_cross_entropy
+from debias_zoo.plans import plan_stages
 from debias_zoo.testing import method_checks
 from debias_zoo.testing.bench import Bench
-from debias_zoo.trainer import plan_stages
 
 EXPERTS, TARGET = clock("experts"), clock("target")
 ROUNDED = 1e-7

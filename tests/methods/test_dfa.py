@@ -22,7 +22,7 @@ from torch import Tensor
 from debias_zoo.backbones import BackboneFactory
 from debias_zoo.method import Batch
 from debias_zoo.methods.dfa import DFA
-from debias_zoo.trainer import plan_stages
+from debias_zoo.plans import plan_stages
 
 
 def features(w: dict[str, Tensor], image: Tensor, prefix: str) -> Tensor:

@@ -19,9 +19,9 @@ from watching import WatchingEngine, same
 from debias_zoo.engine import Engine
 from debias_zoo.method import Method, Repeats
 from debias_zoo.methods.jtt import JTT
+from debias_zoo.plans import plan_stages
 from debias_zoo.protocol import Settings
 from debias_zoo.testing.bench import Bench, differences, from_bytes
-from debias_zoo.trainer import plan_stages
 
 SETTINGS = Settings(optimizer="sgd", lr=0.1, momentum=0.9, weight_decay=0.0, batch_size=8, schedule="constant")
 

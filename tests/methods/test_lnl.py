@@ -22,10 +22,10 @@ from debias_zoo.engine import Engine
 from debias_zoo.grid import Request, build_grid
 from debias_zoo.methods.losses.bias_heads import DenseHeads, PooledHead, bias_loss, negative_entropy
 from debias_zoo.methods.losses.grl import reverse_gradient
+from debias_zoo.plans import plan_stages
 from debias_zoo.protocol import Settings
 from debias_zoo.runner import load_splits
 from debias_zoo.runner import make_method as method_of
-from debias_zoo.trainer import plan_stages
 
 NET, HEADS = ("net.",), ("bias.",)
 

@@ -85,5 +85,5 @@ def test_files_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     assert row["seeds"].value == [0]
     assert len(sheet.problems) == 3
     assert "JSONDecodeError" in sheet.problems[0]
-    assert "ValidationError" in sheet.problems[1]
+    assert "of another version of debias-zoo: explain again" in sheet.problems[1]
     assert "is of another trial" in sheet.problems[2]

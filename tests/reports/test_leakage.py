@@ -35,7 +35,7 @@ def probed(
         )
         for place, name in enumerate(layers)
     ]
-    run.save_probe(
+    run.save(
         Probe(
             identity=result.identity,
             split="val_unbiased",
