@@ -176,6 +176,7 @@ def test_a_failing_trial_leaves_the_others_alone(tmp_path: Path) -> None:
     assert "failed" in table
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_bits_and_leaves_no_worker(
     finished: tuple[Path, str], tmp_path: Path
 ) -> None:
