@@ -64,10 +64,11 @@ class PollingExecutor(Executor):
         return len(self._running) < self.setup.slots
 
     def begin(self, trial: Trial) -> None:
-        events = Path(tempfile.mkstemp(prefix=f"{trial.identity}-", suffix=".jsonl", dir=self._mail)[1])
-        more = {"threads": self.setup.threads, "cwd": os.getcwd(), "events": str(events)}
+        file, events = tempfile.mkstemp(prefix=f"{trial.identity}-", suffix=".jsonl", dir=self._mail)
+        os.close(file)  # written there, read here by its name
+        more = {"threads": self.setup.threads, "cwd": os.getcwd(), "events": events}
         handle = self.submit(trial, json.dumps({**self.setup.job(trial), **more}))
-        self._running[trial.identity] = _Running(trial, handle, events)
+        self._running[trial.identity] = _Running(trial, handle, Path(events))
 
     def wait(self) -> Event:
         while not self._told:
