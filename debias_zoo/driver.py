@@ -105,23 +105,23 @@ def _compare(
     for warning in dict.fromkeys(grid.warnings):
         say(console, f"warning: {warning}")
     todo = unfinished(grid, setup.out, console)
-    _restate(grid, setup.out)
+    if not dry_run:
+        _restate(grid, setup.out)
     errors: dict[str, str] = {}
+    seconds: dict[str, float] = {}
     if todo:
         prepare([dataset_of(trial) for trial in todo], setup.root, console)
         if choose_slots and setup.device == "cpu" and not runs_on.remote:
             setup = replace(setup, slots=fit_memory(setup.slots, todo, setup.root))
-        seconds: dict[str, float] = {}
         if not runs_on.remote:
             seconds = expected_seconds(todo, setup.out, setup.root, setup.device, setup.threads)
         # of one seed, the longest first: the last worker is not left alone with a long one
         todo.sort(key=lambda trial: (_rank(request, trial), -seconds.get(trial.identity, 0.0)))
-        if dry_run:
-            _list(console, grid, todo, seconds)
         _announce(console, request, grid, todo, [seconds[t.identity] for t in todo if seconds], setup, runs_on)
         if not dry_run:
             errors = execute(console, todo, runs_on(setup))
     if dry_run:
+        _list(console, grid, todo, seconds)
         return 0
     _show(console, grid, setup.out, errors)
     return FAILED if errors else 0

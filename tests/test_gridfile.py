@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from made_results import make_result
 
 from debias_zoo.cli import cli
 from debias_zoo.errors import ZooError
@@ -54,6 +55,19 @@ def test_a_dry_run_lists_every_trial_and_trains_none(tmp_path: Path, monkeypatch
     assert "expected to take about" in done.output
     assert sum("seed 0" in line for line in lines[:8]) == 8, "one seed of everything comes first"
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_lists_what_is_finished_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (trial,) = build_grid(Request(["erm"], ["cmnist"], protocol="quick", precision="fp32")).trials.values()
+    folder = tmp_path / "runs" / trial.folder
+    folder.mkdir(parents=True)
+    result = make_result("erm", 0).model_copy(update={"trial": trial, "identity": trial.identity})
+    (folder / "result.json").write_text(result.model_dump_json())
+    monkeypatch.chdir(tmp_path)
+    command = ["run", "--methods", "erm", "--dataset", "cmnist", "--protocol", "quick", "--precision", "fp32"]
+    done = invoke(*command, "--device", "cpu", "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert done.output.split() == ["finished", "erm", "on", "cmnist,", "seed", "0", trial.folder]
 
 
 def test_an_option_beside_the_file_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
