@@ -33,6 +33,7 @@ from .reports.formats import FOR_PROGRAMS, FORMATS, LAYOUTS, RULE_NAMES
 @click.option("--ledger", is_flag=True, help="Published numbers beside ours, with verdict and command.")
 @click.option("--cost", is_flag=True, help="Seconds, memory, parameters and passes.")
 @click.option("--intervals", is_flag=True, help="Bootstrap intervals over test images and seeds.")
+@click.option("--groups", is_flag=True, help="The accuracy of every group, by label and bias.")
 @click.option(
     "--compare",
     is_flag=False,
@@ -60,6 +61,7 @@ def report(
     ledger: bool,
     cost: bool,
     intervals: bool,
+    groups: bool,
     compare: str | None,
     curve: str,
     figure: Path | None,
@@ -90,6 +92,7 @@ def report(
         ledger=ledger,
         cost=cost,
         intervals=intervals,
+        groups=groups,
         compare=compare,
         curve=curve,
     )

@@ -31,7 +31,7 @@ from .shared import shared_split
 from .store import Folder
 from .tracking import Tracked, Tracking
 from .trainer import Fit, Trainer, UnfitCheckpointError, task_of
-from .trial import Groups, Result, Trial
+from .trial import SCHEMA, Groups, Result, Trial
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -170,6 +170,7 @@ def _result(trial: Trial, fit: Fit, train: Split, evals: Mapping[str, Split], de
         last = {key: values[-1].numpy() for key, values in fit.predictions[name].items()}
         metrics[name] = group_metrics(last["class"], split.labels, split.biases, groups, last["log_odds"])
     return Result(
+        schema_version=SCHEMA,
         identity=trial.identity,
         trial=trial,
         groups=groups,

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from .protocol import ProtocolName, Settings
 
@@ -17,6 +17,13 @@ SCHEMA = 2
 
 PROBE_SCHEMA = 1
 """Version of ``probe.json``; raised when a field changes its meaning, or probes are made in another way."""
+
+
+Metrics = dict[str, dict[str, float | None]]
+"""Split -> metric -> value."""
+
+COUNTS = frozenset({"n", "groups", "empty_groups", "worst_n", "worst_label", "worst_bias"})
+"""What stands among the metrics and is no fraction."""
 
 
 class Supervision(BaseModel):
@@ -98,7 +105,8 @@ class Trial(BaseModel):
         params = ",".join(f"{key}={value}" for key, value in self.params.items() if value not in ("", None))
         options = [*self.options, *[option for trial in self.needs.values() for option in trial.options]]
         parts = [
-            f"debias-zoo run --methods {self.method} --dataset {shlex.quote(f'{self.dataset}:{params}'.rstrip(':'))}",
+            f"debias-zoo run --methods {shlex.quote(self.method)}",
+            f"--dataset {shlex.quote(f'{self.dataset}:{params}'.rstrip(':'))}",
             f"--seed {','.join(str(seed) for seed in seeds or (self.seed,))}",
             f"--protocol {self.protocol} --precision {self.precision}",
             *[" ".join(shlex.quote(word) for word in option.split(" ", 1)) for option in dict.fromkeys(options)],
@@ -180,16 +188,25 @@ class Result(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: int = SCHEMA
+    schema_version: int
     identity: str
     trial: Trial
     groups: Groups | None = None
     selectable: int | None = None
-    metrics: dict[str, dict[str, float | None]]
+    metrics: Metrics
     seconds: dict[str, float]
     cost: dict[str, float]
     environment: dict[str, Any]
     notes: list[str] = []
+
+    @field_validator("metrics")
+    @classmethod
+    def _are_fractions(cls, metrics: Metrics) -> Metrics:
+        for split, of_split in metrics.items():
+            for name, value in of_split.items():
+                if name not in COUNTS and value is not None and not -1.0 <= value <= 1.0:
+                    raise ValueError(f"{name} of {split} is {value}, no fraction")
+        return metrics
 
 
 class Readout(BaseModel):

@@ -40,6 +40,7 @@ def ledger_sheet(table: Table, methods: Sequence[str] = ()) -> Sheet:
         rows = [*[_row(row, number) for row, number in _answers(block)], *[_not_run(block, number) for number in asked]]
         if rows:
             sections.append(Section(block.title, tuple(rows)))
+    problems = table.problems if sections else (*table.problems, _nothing(table))
     notes = (
         f"Ours: the {table.selection} epoch, mean ± sample standard deviation over n seeds; difference in points.",
         f"matches: the difference is at most twice both spreads together, or {100 * LEAST:.0f} points; else lower or "
@@ -47,7 +48,13 @@ def ledger_sheet(table: Table, methods: Sequence[str] = ()) -> Sheet:
         "setting differs: not run under --protocol paper, or with deviations from the paper that its recipe lists.",
         f"{UNREAD}: not read in the paper itself.",
     )
-    return Sheet("ledger", "Published numbers and ours", _COLUMNS, tuple(sections), notes, table.problems)
+    return Sheet("ledger", "Published numbers and ours", _COLUMNS, tuple(sections), notes, problems)
+
+
+def _nothing(table: Table) -> str:
+    """Why there is no row."""
+    of = ", ".join(dict.fromkeys(f"{row.dataset} (split {row.split})" for row in table.rows))
+    return f"no published number of these methods on {of or 'nothing that is finished'}"
 
 
 def _answers(block: Block) -> Iterator[tuple[Row, Published]]:

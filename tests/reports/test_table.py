@@ -48,7 +48,7 @@ def test_seconds_are_the_mean_of_whole_trials() -> None:
 
 
 def test_a_metric_that_a_seed_lacks_is_left_out_and_not_averaged_over_fewer() -> None:
-    lacking = make_result(seed=1, metrics={"test": {"accuracy": 0.5, "gap": float("nan")}})
+    lacking = make_result(seed=1, metrics={"test": {"accuracy": 0.5, "gap": None}})
     row = only(build_table([make_result(seed=0, accuracy=0.5), lacking]))
     assert row.values["accuracy"] is not None
     assert row.values["unbiased"] is None
@@ -159,6 +159,15 @@ def test_ranks(metric: str, means: list[float | None], expected: list[int | None
 def test_numbers_of_fewer_seeds_are_not_ranked() -> None:
     assert ranks("accuracy", [0.4, 0.2, 0.3, None], [1, 3, 3, 5]) == [None, 2, 1, None]
     assert ranks("accuracy", [0.4, 0.2], [1, 3]) == [None, None]
+
+
+def test_an_unfinished_method_does_not_hide_another_of_a_like_name() -> None:
+    problems = [
+        "unfinished: runs/cmnist/lnl_adaptive/0-0123456789ab",
+        "failed: erm/cmnist/hex/1-0123456789ab: it is NaN",
+    ]
+    told = build_table([make_result("gray")], methods=["gray", "lnl", "lnl_adaptive", "erm", "hex"], problems=problems)
+    assert told.problems[2:] == ("no finished result of 'lnl'", "no finished result of 'erm'")
 
 
 def test_ranks_are_given_over_all_levels_of_supervision_but_within_the_data() -> None:
