@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -28,9 +28,30 @@ def _dataset(cls: Any, params: str, fingerprint: str) -> BiasDataset:
     return found
 
 
-def build_method(trial: Trial, task: Any, teachers: dict[str, Any] | None = None) -> Method:
-    """The method of a trial with its initial weights, on the current default device."""
-    cls = load_method(trial.method)
+class Blueprint(Protocol):
+    """What of a trial a method's networks and settings follow from; attributes as in ``Trial``."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def backbone(self) -> str: ...
+    @property
+    def backbone_options(self) -> dict[str, Any]: ...
+    @property
+    def normalize(self) -> str: ...
+    @property
+    def weights(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def config(self) -> dict[str, Any]: ...
+
+
+def build_method(
+    trial: Blueprint, task: Any, teachers: dict[str, Any] | None = None, cls: type[Method] | None = None
+) -> Method:
+    """The method of a trial with its initial weights, on the current default device; ``cls``: one that has no name."""
+    cls = cls or load_method(trial.method)
     factory = BackboneFactory(
         trial.backbone,
         task.classes,
