@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ import torch
 
 from .backbones import BackboneFactory
 from .dataset import BiasDataset
-from .method import Method
+from .method import Method, Task
 from .registry import load_dataset, load_method
 from .seeds import seed_for
 from .trial import Trial
@@ -45,6 +46,8 @@ class Blueprint(Protocol):
     def seed(self) -> int: ...
     @property
     def config(self) -> dict[str, Any]: ...
+    @property
+    def needs(self) -> Mapping[str, Blueprint]: ...
 
 
 def build_method(
@@ -65,3 +68,10 @@ def build_method(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(trial.seed, "method", "heads"))
         return cls(factory, task, cls.Config.model_validate(trial.config))
+
+
+def untrained(trial: Blueprint, task: Task, cls: type[Method] | None = None) -> Method:
+    """The method of a trial with its initial weights, its teachers untrained too; each sees of the task what it may."""
+    cls = cls or load_method(trial.method)
+    teachers = {role: untrained(needed, task) for role, needed in trial.needs.items()}
+    return build_method(trial, task if cls.sees_bias else task.hidden(), teachers, cls)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .assembly import build_method, dataset_of
+from .assembly import dataset_of, untrained
 from .dataset import BiasDataset, Ints, count_groups
 from .errors import ZooError
 from .method import Method, Task
@@ -26,9 +26,8 @@ def dry_run(trial: Trial, root: Path | None) -> Method:
     """Build a trial's method without data. Raises a ZooError for what cannot work, with what would help."""
     cls, task = load_method(trial.method), task_before_data(trial, root)
     refuse_missing_labels(dataset_of(trial), cls, root)
-    teachers = {role: _untrained(needed, task) for role, needed in trial.needs.items()}
     try:
-        method = build_method(trial, task if cls.sees_bias else task.hidden(), teachers)
+        method = untrained(trial, task)
         with torch.no_grad():
             copy.deepcopy(method).to("meta").eval().predict(torch.zeros(2, *task.image_shape, device="meta"))
     except ZooError:
@@ -104,11 +103,6 @@ def _refuse_unfit_validation(cls: type[Method], dataset: BiasDataset, root: Path
         raise ZooError(f"{who}; it has no image of class {', '.join(missing)}: make it larger")
     if (counts > 0).sum(1).max() < 2:
         raise ZooError(f"{who}; every class has one bias there, so there is nothing to balance")
-
-
-def _untrained(trial: Trial, task: Task) -> Method:
-    teachers = {role: _untrained(needed, task) for role, needed in trial.needs.items()}
-    return build_method(trial, task if load_method(trial.method).sees_bias else task.hidden(), teachers)
 
 
 def check_classes(dataset: BiasDataset, root: Path | None) -> None:

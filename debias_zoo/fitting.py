@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from .arrays import own_card, whole
-from .assembly import build_method
+from .assembly import build_method, untrained
 from .dataset import BiasDataset, Card, Ints, Split, unknown_split
 from .decode import RowFile
 from .devices import pick_device, pick_precision
@@ -28,7 +28,7 @@ from .method import Method
 from .predictor import Predictor
 from .progress import View, make_view
 from .registry import load_method
-from .runner import groups_of, make_trainer, measure, task_for
+from .runner import groups_of, make_trainer, measure, task_for, whole_task
 from .trainer import Fit
 from .trial import Groups, Trial
 
@@ -89,8 +89,8 @@ def fit(
             labels, biases: (N,), whole numbers from 0.
         val: the validation split, of the same kind.
         tests: one test split, or several by name.
-        set: settings: ``key`` of the method, ``train.key`` or ``STAGE.key`` of training, as in ``{"train.epochs": 3}``, and
-            ``METHOD.key`` for teachers. The rest is as in ``standard`` for one's own images: 10 epochs of SGD at 0.01,
+        set: settings: ``key`` of the method, ``train.key`` or ``STAGE.key`` of training, as in ``{"train.epochs": 3}``;
+            ``METHOD.key`` of a teacher. The rest is as in ``standard`` for one's own images: 10 epochs of SGD at 0.01,
             cosine, batches of 64, every second image mirrored.
         backbone: a timm model.
         normalize: of pixels in [0, 1], as in ``debias_zoo.backbones.NORMALIZATIONS``; None: ``imagenet`` for colour.
@@ -119,11 +119,9 @@ def fit(
         weights=initial(None if weights is None else Path(weights), pretrained),
     )
     trial = make_trial(cls.name, data, seed, request, cls=cls)
-    check_classes(data, None)
-    refuse_missing_labels(data, cls, None)
-    console = Console(quiet=not progress)
-    with make_view(console, [*_needed(trial), trial]) as view:
-        fitted = _trained(trial, cls, data, device, view, request)
+    _check(trial, cls, data, request)
+    with make_view(Console(quiet=not progress), [*_needed(trial), trial]) as view:
+        fitted = _trained(trial, cls, data, device, view)
     groups = groups_of(data.card, data.splits["train"])
     return Fitted(
         model=fitted.method.eval().requires_grad_(False),
@@ -135,6 +133,17 @@ def fit(
         trial=trial,
         notes=tuple(fitted.notes),
     )
+
+
+def _check(trial: Trial, cls: type[Method], data: _Given, request: Request) -> None:
+    """Raise a ZooError for what cannot be trained."""
+    check_classes(data, None)
+    refuse_missing_labels(data, cls, None)
+    train = data.splits["train"]
+    for one, kind in [(trial, cls), *((needed, load_method(needed.method)) for needed in _needed(trial))]:
+        method = untrained(one, whole_task(data.card, train), kind)
+        check_stages(method, data.name, request)
+        check_batches(method, one, len(train))
 
 
 def _set(cls: type[Method], key: str, value: Any) -> tuple[str, str, Any]:
@@ -155,17 +164,13 @@ def _needed(trial: Trial) -> list[Trial]:
     return [one for needed in trial.needs.values() for one in (*_needed(needed), needed)]
 
 
-def _trained(trial: Trial, cls: type[Method], data: _Given, device: str, view: View, request: Request) -> Fit:
-    teachers = {
-        role: _trained(needed, load_method(needed.method), data, device, view, request)
-        .method.eval()
-        .requires_grad_(False)
-        for role, needed in trial.needs.items()
+def _trained(trial: Trial, cls: type[Method], data: _Given, device: str, view: View) -> Fit:
+    found = {
+        role: _trained(needed, load_method(needed.method), data, device, view) for role, needed in trial.needs.items()
     }
+    teachers = {role: fitted.method.eval().requires_grad_(False) for role, fitted in found.items()}
     train = data.splits["train"]
     method = build_method(trial, task_for(cls, data.card, train), teachers, cls)
-    check_stages(method, data.name, request)
-    check_batches(method, trial, len(train))
     for text in bias_warnings(method, data, None):
         view.show(Event(trial, "warning", {"text": text}))
     view.show(Event(trial, "started"))
@@ -173,9 +178,9 @@ def _trained(trial: Trial, cls: type[Method], data: _Given, device: str, view: V
     def report(state: dict[str, Any]) -> None:
         view.show(Event(trial, "progress", state))
 
-    found = make_trainer(trial, method, train, data.evals, device, report=report).fit()
+    fitted = make_trainer(trial, method, train, data.evals, device, report=report).fit()
     view.show(Event(trial, "done"))
-    return found
+    return fitted
 
 
 class _Given(BiasDataset):
@@ -184,7 +189,6 @@ class _Given(BiasDataset):
     name = "given"
     title = "images at hand"
     bias_attribute = "as given"
-    card: Card  # type: ignore[assignment]
 
     def __init__(
         self,

@@ -170,8 +170,14 @@ def trained_method(trial: Trial, train: Split, folder: Path, device: str = "cpu"
 
 
 def task_for(cls: type[Method], card: Card, train: Split) -> Task:
-    """The task that a method is built for."""
-    return task_of(train, len(card.classes), len(card.biases), card.bias_parts, card.bias_map, cls.sees_bias)
+    """The task that a method is built for, hidden from one that does not see bias labels."""
+    whole = whole_task(card, train)
+    return whole if cls.sees_bias else whole.hidden()
+
+
+def whole_task(card: Card, train: Split) -> Task:
+    """The task with all that bias labels tell."""
+    return task_of(train, len(card.classes), len(card.biases), card.bias_parts, card.bias_map, True)
 
 
 def _result(trial: Trial, fit: Fit, train: Split, evals: Mapping[str, Split], device: str) -> Result:
