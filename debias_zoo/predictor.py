@@ -31,7 +31,8 @@ class Predictor:
 
     ``images`` of the methods below are one or several of
 
-    - uint8 arrays or tensors (N, H, W, C) or (N, C, H, W), or one without N; grey ones (N, H, W) are repeated;
+    - uint8 arrays or tensors (N, H, W, C) or (N, C, H, W), or one without N; grey ones (N, H, W, 1) or (H, W) are
+      repeated where the network sees colours;
     - float arrays or tensors (N, C, H, W) in [0, 1];
     - Pillow's images or paths of image files, which are scaled as the training images were.
 
@@ -140,8 +141,10 @@ def _batch(some: Any, shape: tuple[int, int, int]) -> Tensor:
     found = some if isinstance(some, Tensor) else torch.from_numpy(np.ascontiguousarray(some))
     channels, height, width = shape
     if found.dtype == torch.uint8:
-        if found.dim() == 3:
-            found = found[..., None].expand(*found.shape, channels)
+        if found.dim() == 3 and (len(found) == 1 or channels == 1):
+            found = found[..., None]
+        if found.dim() == 4 and found.shape[3] == 1 and found.shape[1] != 1:
+            found = found.expand(*found.shape[:3], channels)
         last = tuple(found.shape[1:]) == (height, width, channels)
         if last or tuple(found.shape[1:]) == shape:
             return as_image(found if last else found.permute(0, 2, 3, 1))
