@@ -214,7 +214,7 @@ class Runs:
         """
         from .reports.method_bars import method_bars
 
-        return method_bars(self._one(select, metrics, split).table)
+        return method_bars(self._one(select, metrics, split).table, _listed(metrics))
 
     def report(
         self,

@@ -17,7 +17,7 @@ _SMALL = "max-width:70em;font-size:.85em;color:inherit"
 
 def to_fragment(table: Table) -> str:
     """A ``div`` with a table a block, the caption, the legend and what is missing; all text is escaped."""
-    return f"<div>{''.join(_pieces(table))}</div>"
+    return f'<div style="overflow-x:auto">{"".join(_pieces(table))}</div>'
 
 
 def _pieces(table: Table) -> Iterator[str]:

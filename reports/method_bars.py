@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -30,24 +31,22 @@ class Picture(Figure):
         return file.getvalue()
 
 
-def method_bars(table: Table) -> Picture:
-    """A panel a block; in it a line a method, with a point for each of the table's metrics and ± its std over seeds.
+def method_bars(table: Table, metrics: Sequence[str]) -> Picture:
+    """A panel a block; in it a line a method, with a point for each of these metrics and ± its std over seeds.
 
     Raises:
         ZooError: no row has any of the metrics.
     """
-    blocks = [
-        block for block in table.blocks if any(row.values[metric] for row in block.rows for metric in table.metrics)
-    ]
+    blocks = [block for block in table.blocks if any(row.values[metric] for row in block.rows for metric in metrics)]
     if not blocks:
-        raise ZooError(f"no row has {' or '.join(map(repr, table.metrics))}: there is nothing to draw")
+        raise ZooError(f"no row has {' or '.join(map(repr, metrics))}: there is nothing to draw")
     with style():
         heights = [len(block.rows) for block in blocks]
         drawn = Picture(figsize=(6.6, _ROW * sum(heights) + 0.5 * len(blocks) + 0.7), layout="constrained")
         drawn.set_facecolor("white")
         panels = drawn.subplots(len(blocks), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
         for panel, block in zip(panels, blocks, strict=True):
-            _panel(panel, block, table.metrics)
+            _panel(panel, block, metrics)
             if len(table.blocks) > 1:
                 panel.set_title(wrapped(block.title, 80), fontsize=8, loc="left")
         panels[-1].set_xlabel("per cent, mean ± standard deviation over seeds")
@@ -56,7 +55,7 @@ def method_bars(table: Table) -> Picture:
     return drawn
 
 
-def _panel(panel: Any, block: Block, metrics: tuple[str, ...]) -> None:
+def _panel(panel: Any, block: Block, metrics: Sequence[str]) -> None:
     rows: list[Row] = [row for _, of_level in block.groups() for row in of_level]
     shades = colors(metrics)
     for number, metric in enumerate(metrics):
