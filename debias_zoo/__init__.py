@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import Runs, read, run
+    from .api import run
     from .dataset import BiasDataset, Card, Split
     from .errors import ZooError
     from .exporting import export
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .loading import load
     from .method import Batch, Clock, Method, Optim, Paper, Stage, Update, setting
     from .predictor import Predictor
+    from .runs import Runs, read
 
 __version__ = "0.1.0"
 
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "api": ("Runs", "read", "run"),
+    "api": ("run",),
     "dataset": ("BiasDataset", "Card", "Split"),
     "errors": ("ZooError",),
     "exporting": ("export",),
@@ -53,6 +54,7 @@ _MODULES = {
     "loading": ("load",),
     "method": ("Batch", "Clock", "Method", "Optim", "Paper", "Stage", "Update", "setting"),
     "predictor": ("Predictor",),
+    "runs": ("Runs", "read"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
