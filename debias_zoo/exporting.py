@@ -29,6 +29,7 @@ from .model_card import model_card
 from .onnx_model import agree, check_installed, onnx_model
 from .probes import check_same
 from .runner import load_train, trained_method, whole_task
+from .shared import shared_split
 from .store import Run, cannot_write, make_folder, read_result, write_bytes
 
 CHECKED = 64
@@ -129,7 +130,7 @@ def _files(run: Run, root: Path | None, place: Path, onnx: bool, license_: str) 
     check_same(trial, dataset, root)
     train = load_train(trial, root)
     method = trained_method(trial, train, run.path)
-    image = _images(dataset, root)
+    image = _images(trial, dataset, root)
     used = {name: value.contiguous().clone() for name, value in read_by_predictions(method, image[:2]).items()}
     weights = save(used, {"format": "pt"})
     files = {WEIGHTS: weights}
@@ -159,10 +160,10 @@ def _files(run: Run, root: Path | None, place: Path, onnx: bool, license_: str) 
     return files, len(image)
 
 
-def _images(dataset: BiasDataset, root: Path | None) -> Tensor:
+def _images(trial: Trial, dataset: BiasDataset, root: Path | None) -> Tensor:
     """The first images of the test split, float (B, C, H, W) in [0, 1]."""
-    split = dataset.load(root, dataset.card.test_splits[0]).head(CHECKED)
-    return as_image(torch.from_numpy(np.ascontiguousarray(split.images[: len(split)])))
+    split = shared_split(dataset, root, dataset.card.test_splits[0], trial.fingerprint).head(CHECKED)
+    return as_image(torch.from_numpy(np.array(split.images[: len(split)])))
 
 
 def read_by_predictions(method: Method, image: Tensor) -> Mapping[str, Tensor]:
