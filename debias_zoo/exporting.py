@@ -31,6 +31,7 @@ from .probes import check_same
 from .runner import load_train, trained_method, whole_task
 from .shared import shared_split
 from .store import Run, cannot_write, make_folder, read_result, write_bytes
+from .trial import Trial
 
 CHECKED = 64
 """Images on which what was exported must predict as the trained network does."""
