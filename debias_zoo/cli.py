@@ -12,6 +12,7 @@ import click
 from . import __version__
 from .cli_data import data
 from .cli_explain import explain
+from .cli_export import export
 from .cli_probe import probe
 from .cli_report import report
 from .cli_runs import runs
@@ -138,6 +139,7 @@ def check(name: str, as_json: bool) -> None:
 
 cli.add_command(data)
 cli.add_command(explain)
+cli.add_command(export)
 cli.add_command(probe)
 cli.add_command(report)
 cli.add_command(runs)

@@ -88,7 +88,7 @@ def build_grid(request: Request) -> Grid:
     unlike = {trial.model_copy(update={"seed": 0}).identity: trial for trial in grid.trials.values()}
     for trial in unlike.values():
         method = dry_run(trial, request.root)
-        _check_stages(method, trial.dataset, request)
+        check_stages(method, trial.dataset, request)
         grid.warnings += bias_warnings(method, dataset_of(trial), request.root)
     return grid
 
@@ -129,9 +129,14 @@ def _parsed(text: str) -> tuple[str, dict[str, Sequence[Any]]]:
     return name, {key: tuple(found) for key, found in values.items()}
 
 
-def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, config: Any = None) -> Trial:
-    """The trial of one method on one data set with one seed, with settings merged as ``protocol.py`` says."""
-    cls, card, how = load_method(name), dataset.card, protocol(request.protocol)
+def make_trial(
+    name: str, dataset: BiasDataset, seed: int, request: Request, config: Any = None, cls: type[Method] | None = None
+) -> Trial:
+    """The trial of one method on one data set with one seed, with settings merged as ``protocol.py`` says.
+
+    ``cls``: of a method that is not registered under its name.
+    """
+    cls, card, how = cls or load_method(name), dataset.card, protocol(request.protocol)
     recipe = find_recipe(cls, dataset.name, request.protocol)
     base = card.training.get(request.protocol, Settings())
     chosen = chosen_for(request.chosen, name, dataset.name)
@@ -278,16 +283,16 @@ def _check_sets(request: Request) -> None:
 
 
 def _all_methods(request: Request) -> list[str]:
-    return [*request.methods, *(name for method in request.methods for name in _teachers(method))]
+    return [*request.methods, *(name for method in request.methods for name in teachers_of(load_method(method)))]
 
 
-def _teachers(method: str) -> list[str]:
+def teachers_of(cls: type[Method]) -> list[str]:
     """The methods whose networks a method may be handed, and those that these need."""
-    own = list(load_method(method).teachers.values())
-    return [*own, *(name for teacher in own for name in _teachers(teacher))]
+    own = list(cls.teachers.values())
+    return [*own, *(name for teacher in own for name in teachers_of(load_method(teacher)))]
 
 
-def _check_stages(method: Method, dataset: str, request: Request) -> None:
+def check_stages(method: Method, dataset: str, request: Request) -> None:
     """Stages that ``--set`` or tuning names must be there; a recipe's may be gone by the method's own settings."""
     names = [stage.name for stage in method.stages()]
     for asked, key, _ in (*chosen_for(request.chosen, method.name, dataset).sets, *request.sets):

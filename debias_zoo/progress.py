@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -32,8 +33,10 @@ class View(Protocol):
 
 
 def make_view(console: Console, trials: Iterable[Trial]) -> View:
-    """The live view where the console is a terminal, else plain lines."""
-    return LiveView(console, list(trials)) if console.is_terminal else PlainView(console, list(trials))
+    """The live view where the console can be drawn anew, a terminal or a notebook with widgets; else plain lines."""
+    widgets = console.is_jupyter and find_spec("ipywidgets") is not None
+    live = widgets or (console.is_terminal and not console.is_jupyter)
+    return LiveView(console, list(trials)) if live else PlainView(console, list(trials))
 
 
 def summary(content: dict[str, Any]) -> str:

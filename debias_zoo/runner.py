@@ -88,10 +88,7 @@ def _train(
         tracking.feed(state["progress"]["curves"])
 
     def trainer() -> Trainer:
-        method = make_method(trial, train, out)
-        engine = Engine(method, device, trial.precision)
-        plans = plan_stages(method, trial.settings, trial.stages)
-        return Trainer(engine, plans, train, evals, trial.seed, save, report)
+        return make_trainer(trial, make_method(trial, train, out), train, evals, device, save, report)
 
     current = trainer()
     try:
@@ -105,6 +102,21 @@ def _train(
     result = _result(trial, fit, train, evals, device)
     folder.finish(result, _arrays(fit, evals), fit.method.state_dict())
     return result
+
+
+def make_trainer(
+    trial: Trial,
+    method: Method,
+    train: Split,
+    evals: Mapping[str, Split],
+    device: str,
+    save: Report | None = None,
+    report: Report | None = None,
+) -> Trainer:
+    """What trains a method as its trial says; arguments as of ``Trainer``."""
+    engine = Engine(method, device, trial.precision)
+    plans = plan_stages(method, trial.settings, trial.stages)
+    return Trainer(engine, plans, train, evals, trial.seed, save, report)
 
 
 def load_splits(trial: Trial, root: Path | None) -> tuple[Split, dict[str, Split]]:
@@ -123,7 +135,8 @@ def load_train(trial: Trial, root: Path | None) -> Split:
 def make_method(trial: Trial, train: Split, out: Path) -> Method:
     """The trial's method with its initial weights, its teachers read from their finished trials below ``out``."""
     teachers = {role: trained_method(needed, train, out / needed.folder) for role, needed in trial.needs.items()}
-    return build_method(trial, _task(trial, train), teachers)
+    task = task_for(load_method(trial.method), dataset_of(trial).card, train)
+    return build_method(trial, task, teachers)
 
 
 def trained_method(trial: Trial, train: Split, folder: Path, device: str = "cpu") -> Method:
@@ -158,29 +171,40 @@ def trained_method(trial: Trial, train: Split, folder: Path, device: str = "cpu"
     return method.to(device).eval().requires_grad_(False)
 
 
-def _task(trial: Trial, train: Split) -> Task:
-    card, sees = dataset_of(trial).card, load_method(trial.method).sees_bias
-    return task_of(train, len(card.classes), len(card.biases), card.bias_parts, card.bias_map, sees)
+def task_for(cls: type[Method], card: Card, train: Split) -> Task:
+    """The task that a method is built for, hidden from one that does not see bias labels."""
+    whole = whole_task(card, train)
+    return whole if cls.sees_bias else whole.hidden()
+
+
+def whole_task(card: Card, train: Split) -> Task:
+    """The task with all that bias labels tell."""
+    return task_of(train, len(card.classes), len(card.biases), card.bias_parts, card.bias_map, True)
 
 
 def _result(trial: Trial, fit: Fit, train: Split, evals: Mapping[str, Split], device: str) -> Result:
     groups = groups_of(dataset_of(trial).card, train)
-    metrics = {}
-    for name, split in evals.items():
-        last = {key: values[-1].numpy() for key, values in fit.predictions[name].items()}
-        metrics[name] = group_metrics(last["class"], split.labels, split.biases, groups, last["log_odds"])
     return Result(
         schema_version=SCHEMA,
         identity=trial.identity,
         trial=trial,
         groups=groups,
         selectable=fit.selectable,
-        metrics=metrics,
+        metrics=measure(fit, evals, groups),
         seconds={**fit.seconds, "total": sum(fit.seconds.values())},
         cost=_cost(fit, device),
         environment=environment(device),
         notes=fit.notes,
     )
+
+
+def measure(fit: Fit, evals: Mapping[str, Split], groups: Groups) -> dict[str, dict[str, float | None]]:
+    """All metrics of the last epoch, by split, as fractions."""
+    metrics = {}
+    for name, split in evals.items():
+        last = {key: values[-1].numpy() for key, values in fit.predictions[name].items()}
+        metrics[name] = group_metrics(last["class"], split.labels, split.biases, groups, last["log_odds"])
+    return metrics
 
 
 def groups_of(card: Card, train: Split) -> Groups:

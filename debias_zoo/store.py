@@ -305,6 +305,15 @@ def read_runs(out: Path) -> tuple[list[Run], list[str]]:
     return runs, problems
 
 
+def read_finished(out: Path) -> tuple[list[Run], list[str]]:
+    """As ``read_runs``; raises a ZooError where no trial is finished."""
+    runs, problems = read_runs(out)
+    if not runs:
+        unfinished = f" ({len(problems)} unfinished or failed: {problems[0]})" if problems else ""
+        raise ZooError(f"no finished trial under {out}{unfinished}")
+    return runs, problems
+
+
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Without the search for cycles, which goes through all results again and again, and finds none in them."""

@@ -16,11 +16,16 @@ import timm  # noqa: E402  (after the guard, or timm cannot be imported)
 
 from . import nets  # noqa: E402, F401  (registers the papers' nets)
 
+FETCHING = frozenset({"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"})
+"""Options of timm that name files or addresses: weights come by ``weights.py`` alone."""
+
 
 def create(name: str, classes: int, image_shape: tuple[int, int, int], options: dict[str, Any]) -> nn.Module:
     """The timm model called ``name`` with ``classes`` outputs (0: no classifier). image_shape: (C, H, W)."""
     if not timm.is_model(name):
         raise unknown("backbone", name, timm.list_models(), "any timm model can be named")
+    if fetching := sorted(FETCHING.intersection(options)):
+        raise ZooError(f"backbone {name!r} takes no option {fetching[0]!r}, which would read weights from elsewhere")
     channels, height, width = image_shape
     takes = inspect.signature(timm.model_entrypoint(name)).parameters
     cfg = timm.get_pretrained_cfg(name)

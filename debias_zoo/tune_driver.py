@@ -16,7 +16,7 @@ from .assembly import dataset_of
 from .cli_shared import names
 from .data import prepare
 from .dataset import BiasDataset
-from .devices import default_precision, pick_device
+from .devices import pick_device, pick_precision
 from .driver import FAILED, duration, execute, initial, parse_seeds, say, unfinished
 from .errors import ZooError
 from .estimate import expected_seconds, makespan
@@ -72,7 +72,7 @@ def drive_tune(
         seeds=parse_seeds(seeds, seed_list),
         protocol=protocol,
         backbone=backbone,
-        precision=default_precision(device) if precision == "auto" else precision,
+        precision=pick_precision(device, precision),
         root=root,
         weights=initial(weights, pretrained),
         skip_corrupt=skip_corrupt,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,20 @@ def test_the_page_on_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (mark,) = names["test_mine"].pytestmark  # type: ignore[attr-defined]
     for check in mark.args[1]:
         names["test_mine"](check)  # type: ignore[operator]
+
+
+@pytest.mark.slow
+def test_the_page_on_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in blocks("api.md"):
+        exec(compile(block, "api.md", "exec"), names)
+    assert list(names["table"]["method"]) == ["erm", "gray"]
+    assert (tmp_path / "methods.pdf").stat().st_size > 1000
+    assert "Seconds" in names["costs"]
+    assert names["probabilities"].shape == (5, 2)
+    assert names["mine"].model.name == "smoothed"
+    assert len(names["model"].classes) == 10
 
 
 def test_the_page_on_tables_defines_every_metric_and_rule() -> None:
