@@ -18,7 +18,7 @@ def contract(name: str) -> type:
         @pytest.mark.parametrize("check", list(method_checks(cls)), ids=str)
         def test_check(self, check: Check) -> None:
             verdict = check.verdict()
-            assert verdict.ok, verdict.reason
+            assert verdict.ok, str(verdict)
 
         @pytest.mark.slow
         def test_all_checks_on_a_residual_network(self) -> None:

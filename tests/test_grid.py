@@ -25,6 +25,7 @@ from debias_zoo.methods.erm import ERM
 from debias_zoo.plans import plan_stages
 from debias_zoo.registry import load_method
 from debias_zoo.runner import run_trial
+from debias_zoo.source_facts import facts_of
 from debias_zoo.store import read_results
 from debias_zoo.trial import Trial
 
@@ -424,7 +425,7 @@ def test_facts_of_a_class_come_from_the_modules_it_is_made_of(tmp_path: Path) ->
     (tmp_path / "inner.py").write_text(
         "from debias_zoo.methods.lnl import LNL\n\nclass Mine(LNL):\n    '''Mine.'''\n    name = 'mine'\n"
     )
-    facts = registry.class_facts(tmp_path / "__init__.py", "Shown")
+    facts = facts_of(tmp_path / "__init__.py", "Shown")
     assert (facts["name"], facts["about"], facts["sees_bias"]) == ("mine", "Mine.", True)
 
 

@@ -5,7 +5,7 @@ In pytest::
     @pytest.mark.parametrize("check", method_checks(MyMethod), ids=str)
     def test_contract(check):
         verdict = check.verdict()
-        assert verdict.ok, verdict.reason
+        assert verdict.ok, str(verdict)
 
 A check that is known to fail is made visible, not silent: ``expected_failed = {"one_group": "why"}``, on the class or
 as an argument. At most two a method, and never one of the first seven.
@@ -13,7 +13,6 @@ as an argument. At most two a method, and never one of the first seven.
 
 from __future__ import annotations
 
-import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from . import disguise, groups, meta, predictions, runs, steps
 from .bench import Bench, CheckFailure
 from .data import DATA_CHECKS, DataCheck, check_dataset, dataset_checks
 from .history import explain
-from .verdict import Verdict
+from .verdict import Verdict, advice_of, promise_of
 
 __all__ = [
     "CHECKS",
@@ -93,7 +92,7 @@ class Check:
     @property
     def about(self) -> str:
         """The promise, what failing means, and the usual causes."""
-        return inspect.cleandoc(CHECKS[self.name].__doc__ or "")
+        return promise_of(CHECKS[self.name])
 
     def run(self) -> None:
         """Raise ``CheckFailure``, with a readable reason, if the promise is not kept."""
@@ -112,7 +111,7 @@ class Check:
         except CheckFailure as failure:
             if self.expected:
                 return Verdict(self.name, "expected", self.expected)
-            return Verdict(self.name, "failed", str(failure))
+            return Verdict(self.name, "failed", str(failure), advice_of(CHECKS[self.name]))
         if self.expected:
             return Verdict(self.name, "unexpectedly passed", f"it was expected to fail: {self.expected}")
         return Verdict(self.name, "passed")
