@@ -13,6 +13,7 @@ from . import __version__
 from .cli_data import data
 from .cli_explain import explain
 from .cli_names import NamesOf, take_files, take_plugins
+from .cli_new import new
 from .cli_probe import probe
 from .cli_report import report
 from .cli_runs import runs
@@ -162,6 +163,7 @@ def check(context: click.Context, name: str, root: Path | None, as_json: bool) -
 
 cli.add_command(data)
 cli.add_command(explain)
+cli.add_command(new)
 cli.add_command(probe)
 cli.add_command(report)
 cli.add_command(runs)

@@ -15,7 +15,7 @@ def contract(name: str) -> type:
     cls = load_method(name)
 
     class Contract:
-        @pytest.mark.parametrize("check", list(method_checks(cls)), ids=str)
+        @pytest.mark.parametrize("check", method_checks(cls), ids=str)
         def test_check(self, check: Check) -> None:
             verdict = check.verdict()
             assert verdict.ok, str(verdict)

@@ -16,14 +16,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import ZooError, unknown
-from ..method import Method
+from ..method import Batch, Clock, Method
 from . import disguise, groups, meta, predictions, runs, steps
 from .bench import Bench, CheckFailure
 from .data import DATA_CHECKS, DataCheck, check_dataset, dataset_checks
@@ -41,6 +41,7 @@ __all__ = [
     "check_method",
     "dataset_checks",
     "method_checks",
+    "small_step",
 ]
 
 MOST_EXPECTED = 2
@@ -134,7 +135,7 @@ def method_checks(
     *,
     backbone: str = "lnl_convnet",
     size: int = 12,
-) -> Iterator[Check]:
+) -> list[Check]:
     """All checks of a method; they share what is costly.
 
     Args:
@@ -147,8 +148,22 @@ def method_checks(
     expected = {**cls.expected_failed, **(expected_failed or {})}
     _refuse_excuses(cls, expected)
     bench = Bench(cls, config, backbone, size)
-    for name in CHECKS:
-        yield Check(name, bench, expected.get(name, ""))
+    return [Check(name, bench, expected.get(name, "")) for name in CHECKS]
+
+
+def small_step(cls: type[Method], config: Any = None) -> tuple[Method, Batch, Clock]:
+    """A method in float64, a batch of all (label, bias) groups as it may see them, and the first moment of training.
+
+    Compare what ``method(loss, batch, clock)`` gives, and its gradients, with a literal replica of the formula.
+
+    Args:
+        cls: the method.
+        config: its configuration, or a mapping of what differs from the default.
+    """
+    bench = Bench(cls, config)
+    batch = bench.batch()
+    method = bench.build().double()
+    return method, replace(batch, image=batch.image.double()), bench.moments[0].clock
 
 
 def _refuse_excuses(cls: type[Method], expected: Mapping[str, str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -274,7 +274,7 @@ class DataCheck:
         return self.name
 
 
-def dataset_checks(dataset: BiasDataset, root: Path | None = None) -> Iterator[DataCheck]:
+def dataset_checks(dataset: BiasDataset, root: Path | None = None) -> list[DataCheck]:
     """All checks of a data set; they share its loaded splits.
 
     Args:
@@ -282,8 +282,7 @@ def dataset_checks(dataset: BiasDataset, root: Path | None = None) -> Iterator[D
         root: where downloaded data lie, or None.
     """
     shelf = Shelf(dataset, root)
-    for name in DATA_CHECKS:
-        yield DataCheck(name, shelf)
+    return [DataCheck(name, shelf) for name in DATA_CHECKS]
 
 
 def check_dataset(dataset: BiasDataset, root: Path | None = None) -> list[Verdict]:
