@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shutil
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from .data import one_dataset, verify
 from .dataset import BiasDataset
 from .errors import ZooError, unknown
 from .method import Method
+from .plain_text import wrapped
 from .registry import broken_files, entries, load_method, names
 from .testing import check_method
 
@@ -75,13 +75,11 @@ def verdict_text(name: str, verdicts: list[Row]) -> str:
     marks = {"passed": "ok", "failed": "FAILED", "expected": "known gap"}
     whose = [verdict.get("method") or verdict.get("dataset") for verdict in verdicts]
     several = len(set(whose)) > 1
-    room = max(shutil.get_terminal_size((100, 24)).columns - len(_INDENT), 30)
     lines = []
     for verdict, owner in zip(verdicts, whose, strict=True):
         who = f"{owner}: " if several else ""
         lines.append(f"{marks.get(verdict['status'], verdict['status']):>9}  {who}{verdict['check']}")
         for text in filter(None, (verdict["reason"], verdict["advice"])):
-            for line in str(text).splitlines():
-                lines += [_INDENT + piece for piece in textwrap.wrap(line, room) or [""]]
+            lines.append(wrapped(textwrap.indent(str(text), _INDENT)))
     good = sum(verdict["status"] in {"passed", "expected"} for verdict in verdicts)
     return "\n".join([*lines, f"{name}: {good} of {len(verdicts)} checks hold"])

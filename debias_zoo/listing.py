@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import textwrap
 from typing import Any
 
 from .errors import ZooError, unknown
+from .plain_text import in_columns, reflowed, sizes_of, wrapped
 from .registry import GROUPS, Entry, broken_files, entries, names
 
 LABELS = "bias labels to train"
 KINDS = {f"{kind}s": kind for kind in GROUPS}
 """What can be listed -> its kind."""
 
-_LEAST_ROOM = 24
-"""Columns for the last cell of a row: with less, it goes below the first."""
+_NOTHING: tuple[Any, ...] = ("", None, [], {})
 
 _COLUMNS = {"methods": ("name", "supervision", "paper"), "datasets": ("name", "bias", "title")}
 
@@ -78,35 +76,19 @@ def _dataset_row(found: Entry) -> dict[str, Any]:
 def text(what: str, found: list[dict[str, Any]]) -> str:
     """A listing for the terminal, as wide as that is: by where they come from, the broken ones last."""
     keys = _COLUMNS.get(what, ("name", "about"))
-    width = shutil.get_terminal_size((100, 24)).columns
-    whole = [row for row in found if "broken" not in row]
-    sizes = [max((len(str(row[key])) for row in whole), default=0) for key in keys[:-1]]
-    origins = dict.fromkeys(row["origin"] for row in whole)
+    whole = [(row["origin"], [str(row[key]) for key in keys]) for row in found if "broken" not in row]
+    sizes = sizes_of([cells for _, cells in whole])
     lines = []
-    for origin in origins:
+    for origin in dict.fromkeys(origin for origin, _ in whole):
         lines.append(f"from {origin}:")
-        for row in whole:
-            if row["origin"] == origin:
-                lines += _columns([str(row[key]) for key in keys], sizes, width)
+        lines += [line for of, cells in whole if of == origin for line in in_columns(cells, sizes)]
     for row in found:
         if "broken" in row:
             whose = "" if row["origin"] == row["name"] else f" ({row['origin']})"
-            lines.append(f"{row['name']}  BROKEN{whose}: {row['broken']}")
+            lines.append(wrapped(f"{row['name']}  BROKEN{whose}: {row['broken']}"))
     if what == "backbones":
-        lines += textwrap.wrap(
-            "and every timm model with intermediate features, such as resnet18 or convnext_atto", max(width, 20)
-        )
+        lines.append(wrapped("and every timm model with intermediate features, such as resnet18 or convnext_atto"))
     return "\n".join(lines)
-
-
-def _columns(cells: list[str], sizes: list[int], width: int) -> list[str]:
-    """A row in columns, the last one wrapped; where that leaves it no room, all but the first are indented below."""
-    head = "  ".join(cell.ljust(size) for cell, size in zip(cells[:-1], sizes, strict=True))
-    if (room := width - len(head) - 2) >= _LEAST_ROOM:
-        first, *others = textwrap.wrap(cells[-1], room) or [""]
-        return [f"{head}  {first}".rstrip(), *(" " * (len(head) + 2) + line for line in others)]
-    below = [line for cell in cells[1:] for line in textwrap.wrap(cell, max(width - 4, 16))]
-    return [cells[0], *(f"    {line}" for line in below)]
 
 
 def details(name: str) -> dict[str, Any]:
@@ -197,12 +179,10 @@ def _dataset_details(name: str) -> dict[str, Any]:
 def details_text(found: dict[str, Any]) -> str:
     """``details`` for the terminal."""
     head = [f"{found['name']} ({found['kind']})", ""]
-    body = [found["doc"], ""] if "doc" in found else [found["about"], ""]
+    body = [reflowed(found["doc"] if "doc" in found else found["about"]), ""]
     skipped = {"name", "kind", "doc", "about", "settings", "parameters", "recipes", "training", "classes", "biases"}
-    facts = [
-        f"{key}: {_plain(value)}" for key, value in found.items() if key not in skipped and value not in ("", None)
-    ]
-    lines = [*head, *body, *facts]
+    facts = [f"{key}: {_plain(value)}" for key, value in found.items() if key not in skipped and value not in _NOTHING]
+    lines = [*facts]
     for what in ("settings", "parameters"):
         if found.get(what):
             lines += ["", f"{what}:"]
@@ -214,7 +194,7 @@ def details_text(found: dict[str, Any]) -> str:
         pairs = zip(found["classes"], found["aligned"], strict=True)
         tied = ", ".join(f"{label}: {'/'.join(found['biases'][k] for k in ties)}" for label, ties in pairs)
         lines += ["", f"bias-aligned: {tied}"]
-    return "\n".join(lines)
+    return "\n".join([*head, *body, wrapped("\n".join(lines), hang=2)])
 
 
 def _plain(value: Any) -> str:

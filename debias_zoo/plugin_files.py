@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import os
 import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -59,7 +60,10 @@ def load(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pydantic resolves annotations there, and pickle looks there
     try:
-        exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))  # what was digested is what runs
+        with warnings.catch_warnings():
+            if path in _LOADED:  # edited since: it registers its backbones once more
+                warnings.filterwarnings("ignore", message="Overwriting .* in registry")
+            exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))  # what was digested is what runs
     except (Exception, SystemExit) as error:  # a plugin may raise anything
         del sys.modules[name]
         raise ZooError(f"running {shown(path)} raised {type(error).__name__}: {error}") from error

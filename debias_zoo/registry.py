@@ -124,7 +124,7 @@ def entry(kind: str, name: str) -> Entry:
     known = entries(kind)
     if name not in known:
         origins = sorted({found.origin for found in known.values()} | {"entry points of installed packages"})
-        looked = f"plugins were looked for in {', '.join(origins)} ({GROUPS[kind]})"
+        looked = f"plugins were looked for in {', '.join(origins)} ({GROUPS[kind]}); name a plugin's file with --plugin"
         raise unknown(kind, name, names(kind), "; ".join([looked, *broken_files()]))
     return known[name]
 
