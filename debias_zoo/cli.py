@@ -31,6 +31,7 @@ def cli() -> None:
     \b
     debias-zoo run --methods lnl,blindeye,rebias --dataset cmnist
     debias-zoo report runs/ --format latex -o table.tex
+    debias-zoo new method my_method && debias-zoo check my_method.py
 
     Exit codes: 0 all went well; 1 a trial or a check failed; 2 something was asked for that cannot be done;
     130 interrupted; 143 terminated.
@@ -114,7 +115,7 @@ def run(context: click.Context, grid: Path | None, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="A list of objects.")
 @mendable
 def list_(what: str, as_json: bool) -> None:
-    """What there is and, where there are plugins, where it comes from."""
+    """What there is, and where each comes from."""
     from .listing import rows
 
     found = rows(what)

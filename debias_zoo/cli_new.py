@@ -9,10 +9,11 @@ import click
 
 from .cli_shared import mendable
 from .plugin_files import shown
+from .registry import names
 
 _TO = click.option(
     "--to",
-    "folder",
+    "home",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
     help="The folder to write into.  [default: this one]",
@@ -28,40 +29,51 @@ def new() -> None:
 @click.argument("name")
 @_TO
 @mendable
-def method(name: str, folder: Path) -> None:
-    """NAME.py with a method that passes `check` as it is, and test_NAME.py; comments lead on."""
+def method(name: str, home: Path) -> None:
+    """A method that passes `check`, and its test.
+
+    They are NAME.py and test_NAME.py; comments lead on from there.
+    """
     from .scaffold import new_method
 
-    written = new_method(name, folder)
+    written = new_method(name, home)
     file = shown(written[0].absolute())
-    _say(written, [f"debias-zoo check {file}", _run(file, f"erm,{name}", "cmnist")])
+    _say(written, [f"debias-zoo check {file}", _run(file, f"{names('method')[0]},{name}", names("dataset")[0])])
 
 
 @new.command()
 @click.argument("name")
 @_TO
 @mendable
-def dataset(name: str, folder: Path) -> None:
-    """NAME.py with a data set that passes `check` as it is, and test_NAME.py; comments lead on."""
+def dataset(name: str, home: Path) -> None:
+    """A data set that passes `check`, and its test.
+
+    They are NAME.py and test_NAME.py, with underscores for hyphens; comments lead on from there.
+    """
     from .scaffold import new_dataset
 
-    written = new_dataset(name, folder)
+    written = new_dataset(name, home)
     file = shown(written[0].absolute())
     preview = f"debias-zoo data preview {name} --plugin {file}"
-    _say(written, [f"debias-zoo check {file}", preview, _run(file, "erm", name)])
+    _say(written, [f"debias-zoo check {file}", preview, _run(file, names("method")[0], name)])
 
 
 @new.command()
 @click.argument("name")
 @_TO
 @mendable
-def package(name: str, folder: Path) -> None:
-    """A folder NAME with an installable package: a method, its tests, pyproject.toml, entry point and CI file."""
+def package(name: str, home: Path) -> None:
+    """An installable package with a method.
+
+    It is the folder NAME: the method, its tests, pyproject.toml with the entry point, and a CI file.
+    """
     from .scaffold import new_package
 
-    written = new_package(name, folder)
-    home = shown((folder / name).absolute())
-    _say(written, [f"pip install -e '{home}[test]'", f"pytest {home}", f"debias-zoo check {name.replace('-', '_')}"])
+    written = new_package(name, home)
+    inside = shown((home / name).absolute())
+    _say(
+        written, [f"pip install -e '{inside}[test]'", f"pytest {inside}", f"debias-zoo check {name.replace('-', '_')}"]
+    )
 
 
 def _run(file: str, methods: str, dataset: str) -> str:

@@ -14,7 +14,7 @@ as an argument. At most two a method, and never one of the first seven.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -151,17 +151,18 @@ def method_checks(
     return [Check(name, bench, expected.get(name, "")) for name in CHECKS]
 
 
-def small_step(cls: type[Method], config: Any = None) -> tuple[Method, Batch, Clock]:
-    """A method in float64, a batch of all (label, bias) groups as it may see them, and the first moment of training.
+def small_step(cls: type[Method], config: Any = None, rows: Sequence[int] | None = None) -> tuple[Method, Batch, Clock]:
+    """A method in float64, a batch as it may see it, and the first moment of training.
 
     Compare what ``method(loss, batch, clock)`` gives, and its gradients, with a literal replica of the formula.
 
     Args:
         cls: the method.
         config: its configuration, or a mapping of what differs from the default.
+        rows: images of the batch; None: all, so that it has images of every (label, bias) group.
     """
     bench = Bench(cls, config)
-    batch = bench.batch()
+    batch = bench.batch(rows)
     method = bench.build().double()
     return method, replace(batch, image=batch.image.double()), bench.moments[0].clock
 
