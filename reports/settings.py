@@ -113,6 +113,7 @@ def _name(path: Path, method: str, dataset: str) -> str:
         "dataset_version": [dataset, "version"],
         "method_code": [method, "code"],
         "dataset_code": [dataset, "code"],
+        "backbone_code": ["backbone", "code"],
     }
     return ".".join([*prefix.get(path[0], [path[0]]), *path[1:]])
 

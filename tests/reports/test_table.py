@@ -67,6 +67,9 @@ APART: dict[str, tuple[dict[str, Any], str]] = {
     "precision": ({"precision": "fp32"}, "precision=fp32"),
     "method_version": ({"method_version": 2}, "lnl.version=2"),
     "dataset_version": ({"dataset_version": 2}, "cmnist.version=2"),
+    "method_code": ({"method_code": "0a1b"}, "lnl.code=0a1b"),
+    "dataset_code": ({"dataset_code": "0a1b"}, "cmnist.code=0a1b"),
+    "backbone_code": ({"backbone_code": "0a1b"}, "backbone.code=0a1b"),
     "fingerprint": ({"fingerprint": "other"}, "fingerprint=283d23"),
     "train_limit": ({"train_limit": 2048}, "train_limit=2048"),
     "eval_limit": ({"eval_limit": 1000}, "eval_limit=1000"),
@@ -77,7 +80,7 @@ APART: dict[str, tuple[dict[str, Any], str]] = {
 
 def test_every_field_of_a_trial_is_tried_below() -> None:
     assert set(APART) == set(Trial.model_fields) - {
-        *("method", "dataset", "seed", "source", "deviations", "options", "weights")
+        *("method", "dataset", "seed", "source", "deviations", "options", "plugins", "weights")
     }
 
 
