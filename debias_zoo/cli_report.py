@@ -77,6 +77,10 @@ def report(
         raise ZooError(f"--standalone goes with --format {' or '.join(able)}")
     if figure is not None and not (curve or cost or compare is not None):
         raise ZooError("--figure draws what --curve, --cost or --compare asks for: give one of them")
+    if figure is not None:
+        from .reports.drawing import drawn_form
+
+        drawn_form(figure)
     found, problems = read_runs(runs)
     if not found:
         unfinished = f" ({len(problems)} unfinished or failed: {problems[0]})" if problems else ""
@@ -94,14 +98,17 @@ def report(
         curve=curve,
     )
     made = make_report(found, problems, asked)
-    if figure is not None:
-        from .reports.figures import draw_report
-
-        draw_report(made, asked, figure)
     if form == "rich" and output is None:
         _print(made)
     else:
         _write(chosen().report(made, found, problems, asked, runs, standalone), output)
+    if chosen.for_programs:
+        for problem in made.problems:
+            click.echo(f"not in the table: {problem}", err=True)
+    if figure is not None:
+        from .reports.figures import draw_report
+
+        draw_report(made, asked, figure)
 
 
 def _print(made: Any) -> None:

@@ -41,6 +41,9 @@ from .cli_shared import mendable, training_options
     help='A range beside those that the method declares: [low, high, "log"], [low, high, "linear"] or choices. '
     "KEY as in run --set; repeatable.",
 )
+@click.option(
+    "--set", "sets", multiple=True, metavar="METHOD.KEY=JSON", help="A setting that stays fixed, as in run; repeatable."
+)
 @click.option("--search-seed", type=click.IntRange(0), default=0, show_default=True, help="Of the sampler.")
 @click.option(
     "--backbone",

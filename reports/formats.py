@@ -30,11 +30,13 @@ class Format:
     Attributes:
         of_sheets: whether a single sheet, such as a ledger or a probe, can be written in it.
         standalone: whether it has the form of a whole document (``--standalone``) besides that of a fragment.
+        for_programs: whether it has no place for what is missing, which is then told on the error stream.
     """
 
     name: ClassVar[str]
     of_sheets: ClassVar[bool] = True
     standalone: ClassVar[bool] = False
+    for_programs: ClassVar[bool] = False
 
     def table(self, table: Table, standalone: bool = False) -> str:
         """The results table as text; ``standalone``: as a whole document."""

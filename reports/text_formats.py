@@ -71,6 +71,7 @@ class Csv(Format):
     """CSV for programs: fractions and registry names, a record a row."""
 
     name = "csv"
+    for_programs = True
 
     def table(self, table: Table, standalone: bool = False) -> str:
         return to_csv(table)
@@ -103,6 +104,7 @@ class Json(Format):
     """JSON for programs: a list of the records of the CSV."""
 
     name = "json"
+    for_programs = True
 
     def table(self, table: Table, standalone: bool = False) -> str:
         return to_json(table)
