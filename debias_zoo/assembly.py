@@ -11,8 +11,9 @@ import torch
 
 from .backbones import BackboneFactory
 from .dataset import BiasDataset
+from .errors import ZooError
 from .method import Method, Task
-from .registry import load_dataset, load_method
+from .registry import code_digest, entry, load_dataset, load_method
 from .seeds import seed_for
 from .trial import Trial
 
@@ -27,6 +28,24 @@ def dataset_of(trial: Trial) -> BiasDataset:
 def _dataset(cls: Any, params: str, fingerprint: str) -> BiasDataset:
     found: BiasDataset = cls(cls.Params.model_validate_json(params))
     return found
+
+
+def check_code(trial: Trial) -> None:
+    """Raise a ZooError where method, data set or backbone come from another plugin file than the trial's did."""
+    for kind, name, then in (
+        ("method", trial.method, trial.method_code),
+        ("dataset", trial.dataset, trial.dataset_code),
+        ("backbone", trial.backbone, trial.backbone_code),
+    ):
+        now = code_digest(kind, name)
+        if now == then:
+            continue
+        where = entry(kind, name).origin if now or kind != "backbone" else "timm"
+        if now and then:
+            why = f"{where} has changed since: run the command again"
+        else:
+            why = f"it came from {'a file' if then else 'a package'}, here it comes from {where}"
+        raise ZooError(f"{trial.label}: the code of {kind} {name!r} is not that of the trial: {why}")
 
 
 class Blueprint(Protocol):

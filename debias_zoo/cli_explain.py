@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .cli_names import NamesOf
 from .cli_shared import data_root, mendable, names
 from .errors import ZooError
 
@@ -19,8 +20,13 @@ from .errors import ZooError
     type=click.Path(path_type=Path, dir_okay=False),
     help="A PNG file.  [default: RUNS/DATASET-heat.png]",
 )
-@click.option("--methods", help="Only these, in this order.")
-@click.option("--dataset", "text", help="NAME[:KEY=VALUE,...], where RUNS holds several.")
+@click.option("--methods", type=NamesOf("method"), help="Only these, in this order.")
+@click.option(
+    "--dataset",
+    "text",
+    type=NamesOf("dataset", several=False),
+    help="NAME[:KEY=VALUE,...], where RUNS holds several.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of the runs shown.  [default: the smallest that all have]")
 @click.option("--images", type=click.IntRange(1, 50), default=8, show_default=True, help="Rows of the sheet.")
 @click.option(

@@ -17,7 +17,7 @@ from .gridfile import as_values
 from .method import Method, Need, Recipe
 from .protocol import TRAIN, Settings, protocol
 from .recipes import Chosen, check_chosen, chosen_for
-from .registry import entries, load_dataset, load_method
+from .registry import code_digest, entries, load_dataset, load_method
 from .trial import Supervision, Trial
 from .validated import validated
 from .weights import PRETRAINED, digest, initial_weights
@@ -172,6 +172,9 @@ def make_trial(
         config=checked.model_dump(mode="json"),
         settings=Settings(epochs=own_train.epochs).over(recipe.settings).over(base),
         stages=stages,
+        method_code=code_digest("method", name),
+        dataset_code=code_digest("dataset", dataset.name),
+        backbone_code=code_digest("backbone", backbone),
         train_limit=how.train_limit,
         eval_limit=how.eval_limit,
         needs=needs,
@@ -184,6 +187,7 @@ def make_trial(
             *_changed(cls, request),
         ),
         options=(*chosen.options, *_options(cls, request)),
+        plugins=_plugins(name, dataset.name, backbone),
     )
 
 
@@ -219,6 +223,13 @@ def _options(cls: type[Method], request: Request) -> Iterator[str]:
     for method, key, value in request.sets:
         if method == cls.name:
             yield f"--set {method}.{key}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _plugins(method: str, dataset: str, backbone: str) -> tuple[str, ...]:
+    """The names of the files that these come from."""
+    kinds = ("method", method), ("dataset", dataset), ("backbone", backbone)
+    used = [entries(kind).get(name) for kind, name in kinds]
+    return tuple(dict.fromkeys(found.file.name for found in used if found is not None and found.file is not None))
 
 
 def find_recipe(cls: type[Method], dataset: str, protocol_name: str) -> Recipe:

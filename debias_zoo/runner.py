@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .assembly import build_method, dataset_of
+from .assembly import build_method, check_code, dataset_of
 from .dataset import Card, Split
 from .engine import Engine
 from .errors import ZooError
@@ -79,6 +79,7 @@ def _note_failure(folder: Folder, text: str) -> None:
 def _train(
     trial: Trial, folder: Folder, out: Path, device: str, root: Path | None, report: Report | None, tracking: Tracking
 ) -> Result:
+    check_code(trial)
     _reset_peak(device)
     train, evals = load_splits(trial, root)
 
@@ -153,6 +154,7 @@ def trained_method(trial: Trial, train: Split, folder: Path, device: str = "cpu"
     """
     from safetensors.torch import load_file
 
+    check_code(trial)
     path = folder / "model.safetensors"
     if not path.exists():
         raise ZooError(f"{trial.label} has no trained network ({path} is missing): run it first, with its own command")

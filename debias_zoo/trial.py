@@ -56,10 +56,12 @@ class Trial(BaseModel):
         params: of the data set, complete. config: of the method, complete.
         weights: of the backbone at the start, as in ``weights.py``, and their digest; empty: random.
         fingerprint: of the data. settings, stages: training settings, as in ``protocol.py``.
+        method_code, dataset_code, backbone_code: digests of the plugin files that these come from; empty: of a package.
         train_limit, eval_limit: images used of each split, or None for all.
         needs: trials whose networks this one is handed, by role; they are part of its identity.
         source, deviations: where the settings come from, and in what they differ from there.
         options: of the command line that changed it, besides method, data, seed, protocol and precision.
+        plugins: names of the plugin files, for the user alone: no file is ever run because it stands here.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,6 +83,9 @@ class Trial(BaseModel):
     config: dict[str, Any]
     settings: Settings
     stages: dict[str, Settings] = {}
+    method_code: str = ""
+    dataset_code: str = ""
+    backbone_code: str = ""
     train_limit: int | None = None
     eval_limit: int | None = None
     needs: dict[str, Trial] = {}
@@ -88,6 +93,7 @@ class Trial(BaseModel):
     source: str = ""
     deviations: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -95,7 +101,8 @@ class Trial(BaseModel):
 
         Fields at their defaults do not count: a field that a later version adds leaves old results what they were.
         """
-        untold = {"source", "deviations", "options", "supervision", "needs", "weights"}  # weights: their digest counts
+        untold = {"source", "deviations", "options", "plugins", "supervision", "needs"}
+        untold |= {"weights"}  # their digest counts
         known = self.model_dump(mode="json", exclude=untold, exclude_defaults=True)
         known["needs"] = {role: trial.identity for role, trial in sorted(self.needs.items())}
         return hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=6).hexdigest()
@@ -104,6 +111,8 @@ class Trial(BaseModel):
         """The command line that runs it again, with these seeds; none: with its own."""
         params = ",".join(f"{key}={value}" for key, value in self.params.items() if value not in ("", None))
         options = [*self.options, *[option for trial in self.needs.values() for option in trial.options]]
+        files = [file for trial in (self, *self.needs.values()) for file in trial.plugins]
+        options += [f"--plugin {file}" for file in files]
         parts = [
             f"debias-zoo run --methods {shlex.quote(self.method)}",
             f"--dataset {shlex.quote(f'{self.dataset}:{params}'.rstrip(':'))}",

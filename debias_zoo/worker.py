@@ -54,10 +54,12 @@ def _serve(job: dict[str, Any], events: TextIO) -> None:
 def perform(job: dict[str, Any], send: Callable[..., None]) -> None:
     """Run the trial of a job, as in ``Setup.job``; ``send(event, **content)`` is told all, at last done or failed."""
     from .errors import ZooError
+    from .registry import name_files
     from .runner import run_trial
     from .trial import Trial
 
     root = Path(job["root"]) if job["root"] is not None else None
+    name_files([Path(file) for file in job["plugins"]])  # the driver's user named them
     try:
         run_trial(
             Trial.model_validate(job["trial"]),

@@ -8,21 +8,19 @@ from functools import lru_cache
 
 from debias_zoo.errors import ZooError, unknown
 from debias_zoo.metrics import LEAKAGE, METRICS, known_metrics
+from debias_zoo.registry import load_format
 from debias_zoo.store import Run
 from debias_zoo.trial import Result
 
 from .caption import conditions, selection_sentence
 from .choices import choices_sheet
 from .costs import costs_sheet
-from .formats import FORMATS
+from .formats import check_can
 from .group_sheet import groups_sheet
 from .intervals import differences, intervals_sheet
-from .latex import to_latex
 from .leakage import LAST, over_chance
 from .ledger import ledger_sheet
-from .markdown import to_markdown
 from .pivots import pivot_sheets
-from .records import to_csv, to_json
 from .render_sheets import render_sheets
 from .robustness import robustness_sheet
 from .rows import Table
@@ -205,27 +203,20 @@ def selected(runs: Sequence[Run], rule: Rule, split: str | None, metric: str, to
 
 
 def render(table: Table, form: str, standalone: bool = False) -> str:
-    """The results table as text in one of ``FORMATS`` but html; ``standalone``: a whole LaTeX document.
+    """The results table as text in the format called ``form``; ``standalone``: as a whole document.
 
     For a terminal, print ``terminal.render_rich(table)`` instead: text has no bold.
-    """
-    if form not in FORMATS:
-        raise unknown("format", form, FORMATS)
-    if standalone and form != "latex":
-        raise ZooError(f"format {form!r} has no standalone form; only 'latex' has: leave --standalone out")
-    if form == "html":
-        raise ZooError("a page is more than a table: use page.to_html(runs, ...)")
-    if form == "latex":
-        return to_latex(table, standalone)
-    if form == "rich":
-        from .terminal import to_text  # rich is not needed by the others
 
-        return to_text(table)
-    return {"markdown": to_markdown, "csv": to_csv, "json": to_json}[form](table)
+    Raises:
+        ZooError: an unknown format, or one that tables have not.
+    """
+    found = load_format(form)
+    check_can(found, sheets=True, standalone=standalone)
+    return found().table(table, standalone)
 
 
 def render_report(report: Report, form: str, standalone: bool = False) -> str:
-    """A report as text in one of ``FORMATS`` but html."""
+    """A report's sheets where it has any, else its table, as text in the format called ``form``."""
     if report.sheets:
         return render_sheets(report.sheets, form, standalone)
     return render(report.table, form, standalone)

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from debias_zoo.listing import backbones
-from debias_zoo.registry import entries
+from debias_zoo.registry import GROUPS, entries
 
 ROOT = Path(__file__).resolve().parent.parent
 WINGS = ("methods", "datasets", "reports")
@@ -55,7 +54,7 @@ def test_methods_and_datasets_know_the_contracts_alone(wing: str) -> None:
 
 
 def test_reports_read_the_store_and_nothing_else() -> None:
-    allowed = {"store", "trial", "metrics", "errors", "protocol", "reports"}
+    allowed = {"store", "trial", "metrics", "errors", "protocol", "reports", "registry"}  # formats are registered
     for path in files("reports"):
         package = ".".join(["debias_zoo", *path.relative_to(ROOT).parent.parts])
         used = {name.split(".")[1] for name in imported(path, package) if "." in name}
@@ -100,7 +99,7 @@ def test_no_method_does_what_the_trainer_owns() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["--help"], ["list", "methods"], ["list", "datasets"], ["list", "backbones", "--json"]]
+    "command", [["--help"], *(["list", f"{kind}s"] for kind in GROUPS), ["list", "backbones", "--json"]]
 )
 def test_a_look_imports_no_torch(command: list[str]) -> None:
     code = (
@@ -118,10 +117,10 @@ def test_a_look_imports_no_torch(command: list[str]) -> None:
 
 
 def test_listed_backbones_are_registered() -> None:
-    from debias_zoo.timm_models import timm
+    from debias_zoo.timm_models import is_model
 
-    assert {row["name"] for row in backbones()} == {"lnl_convnet", "simple_convnet", "mlp", "resnet20"}
-    assert all(timm.is_model(row["name"]) for row in backbones())
+    assert set(entries("backbone")) == {"lnl_convnet", "simple_convnet", "mlp", "resnet20"}
+    assert all(is_model(name) for name in entries("backbone"))
 
 
 @pytest.mark.slow

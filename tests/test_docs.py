@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,26 @@ def test_the_page_on_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert names["probabilities"].shape == (5, 2)
     assert names["mine"].model.name == "smoothed"
     assert len(names["model"].classes) == 10
+
+
+def test_the_page_on_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from debias_zoo.cli import cli
+
+    monkeypatch.chdir(tmp_path)
+    mine, proof = blocks("plugins.md")
+    Path("mine.py").write_text(mine)
+    (tmp_path / "test_mine.py").write_text(f"from mine import F, Milder\n\n{proof}")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "test_mine.py"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout
+    assert "19 passed" in ended.stdout
+    run = ["run", "--plugin", "mine.py", "--methods", "milder", "--backbone", "two_layers", "--dataset", "cmnist"]
+    ended = CliRunner().invoke(cli, [*run, "--protocol", "quick", "--device", "cpu"])
+    assert ended.exit_code == 0, ended.output
+    shown = CliRunner().invoke(cli, ["report", "runs", "--plugin", "mine.py", "--format", "lines"])
+    assert shown.output.startswith("milder 0."), shown.output
 
 
 def test_the_page_on_tables_defines_every_metric_and_rule() -> None:
