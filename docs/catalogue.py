@@ -1,4 +1,4 @@
-"""Write a page for each method and data set, and their indexes, from what the code and ``published.csv`` say.
+"""Write a page for each method and data set, their indexes, and the drawings, from what code and results say.
 
 python docs/catalogue.py            writes docs/catalogue/, which no commit holds; ``make docs`` does so by itself
 """
@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import house_drawing
+import reading
 from catalogue_datasets import card_of, dataset_pages
 from catalogue_methods import method_pages, of_ours
+from house import house
 from markup import page, plain, table
 
 from debias_zoo.listing import details
@@ -27,6 +30,10 @@ def pages() -> Iterator[tuple[str, str]]:
     yield "methods.md", methods_index()
     yield "datasets.md", datasets_index()
     yield "checks.md", checks()
+    yield "files.md", files()
+    yield "house.svg", house_drawing.drawing()
+    yield "reading.svg", reading.drawing()
+    yield "reading.md", reading.notes()
     for name, text in method_pages():
         yield f"methods/{name}.md", text
     for name, text in dataset_pages():
@@ -40,7 +47,12 @@ def methods_index() -> str:
     for level in ORDER:
         chosen = [row for row in rows if row["supervision"].removesuffix(" (its teacher)") == level]
         lines = [
-            [f"[{row['name']}](methods/{row['name']}.md)", plain(row["about"]), f"{plain(row['venue'])} {row['year']}", _recipes(row["name"])]
+            [
+                f"[{row['name']}](methods/{row['name']}.md)",
+                plain(row["about"]),
+                f"{plain(row['venue'])} {row['year']}",
+                _recipes(row["name"]),
+            ]
             for row in chosen
         ]
         if lines:
@@ -49,8 +61,8 @@ def methods_index() -> str:
 
 
 METHODS = (
-    "By the bias labels that they read. A method that says it reads none is handed none. *Recipes* are settings for one "
-    "data set, with their source; `paper` ones can be run with `--protocol paper`."
+    "By the bias labels that they read. A method that says it reads none is handed none. *Recipes* are settings for "
+    "one data set, with their source; `paper` ones can be run with `--protocol paper`."
 )
 
 
@@ -102,6 +114,13 @@ def checks() -> str:
     return table(["Check", "What it asks, and what failing means"], rows)
 
 
+def files() -> str:
+    """Every file of the core by its part, with what it says of itself; a part of the page on the house."""
+    found = house()
+    rows = [[part, f"`{name}.py`", plain(found.about[name])] for part, names in found.files.items() for name in names]
+    return table(["Part", "File", "What it holds"], rows)
+
+
 def _toctree(folder: str, names: list[str]) -> str:
     return "```{toctree}\n:hidden:\n\n" + "\n".join(f"{folder}/{name}" for name in names) + "\n```"
 
@@ -114,7 +133,7 @@ def write(folder: Path = FOLDER) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
-    for path in folder.rglob("*.md"):
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
         if path.relative_to(folder).as_posix() not in made:
             path.unlink()
 

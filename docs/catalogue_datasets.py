@@ -7,7 +7,7 @@ from typing import Any
 
 from catalogue_methods import UP, file_of, of_ours, recipe_command
 from catalogue_numbers import numbers
-from markup import code, items, linked, listed, page, plain, prose, source, table
+from markup import code, facts, items, linked, listed, page, plain, prose, source, table
 
 from debias_zoo.dataset import BiasDataset, Card
 from debias_zoo.errors import ZooError
@@ -39,7 +39,8 @@ def _dataset_page(name: str, methods: Sequence[str]) -> str:
         f"# {name}",
         f"{plain(found['title'])}.",
         *([_card(card, cls)] if card else []),
-        f"## What it is\n\n{prose(found['doc'])}{plain(card.about) if card else ''}",
+        f"## What it is\n\n{prose(found['doc'])}",
+        plain(card.about) if card else "",
         _get(name, card),
         _parameters(name, found),
         *([_groups(card), _training(card)] if card else []),
@@ -52,21 +53,22 @@ def _dataset_page(name: str, methods: Sequence[str]) -> str:
 def _card(card: Card, cls: type[BiasDataset]) -> str:
     channels, height, width = card.image_shape
     shape = f"{height} x {width} pixels, {channels} channels; height and width are "
-    facts = [
-        ["Citation", linked(card.citation)],
-        ["Page", f"<{card.url}>" if card.url else "–"],
-        ["Licence", linked(card.licence)],
-        ["Files from", linked(card.origin)],
-        ["Size", card.size or "–"],
-        ["Version", str(cls.version)],
-        ["Bias", plain(cls.bias_attribute)],
-        ["Images", shape + ("those of the parameter `size`" if "size" in cls.Params.model_fields else "fixed")],
-        ["Dense bias labels", _map(card.bias_map)],
-        ["Evaluated splits", listed(card.eval_splits)],
-        ["Test splits", listed(card.test_splits)],
-        ["Usual backbone", f"{code(card.backbone)}, pixels normalised as {code(card.normalize)}"],
-    ]
-    return table(["", ""], facts)
+    return facts(
+        [
+            ("Citation", linked(card.citation)),
+            ("Page", f"<{card.url}>" if card.url else "–"),
+            ("Licence", linked(card.licence)),
+            ("Files from", linked(card.origin)),
+            ("Size", card.size or "–"),
+            ("Version", str(cls.version)),
+            ("Bias", plain(cls.bias_attribute)),
+            ("Images", shape + ("those of the parameter `size`" if "size" in cls.Params.model_fields else "fixed")),
+            ("Dense bias labels", _map(card.bias_map)),
+            ("Evaluated splits", listed(card.eval_splits)),
+            ("Test splits", listed(card.test_splits)),
+            ("Usual backbone", f"{code(card.backbone)}, pixels normalised as {code(card.normalize)}"),
+        ]
+    )
 
 
 def _map(bias_map: tuple[int, int, int, int] | None) -> str:
@@ -81,13 +83,17 @@ def _get(name: str, card: Card | None) -> str:
         return "## Where it comes from\n\nYour own files: [how they are given](../../data.md)."
     if not card.folder:
         return "## Where it comes from\n\nIts files come with the package."
-    text = f"It lies in `{card.folder}/` below `--data-root`. "
-    by_itself = "" if card.sources else ", which says what to fetch by hand"
-    text += f"{linked(card.get)}\n\n```console\n$ debias-zoo data get {name} --data-root data\n```{by_itself}\n"
-    rows = [[code(one.file), linked(" ".join(one.urls)), _size(one.size), code(one.digest) if one.digest else "–"] for one in card.sources]
-    files = [[code(file), code(digest)] for file, digest in card.digests.items()]
-    fetched = table(["Fetched", "From", "Bytes", "Checksum"], rows)
-    return page("## Where it comes from", text.replace("```, which", "```\n\nwhich"), fetched, table(["File", "Checksum"], files))
+    by_hand = "" if card.sources else "\nIt says what to fetch by hand, and puts nothing anywhere.\n"
+    command = f"```console\n$ debias-zoo data get {name} --data-root data\n```\n{by_hand}"
+    fetched = [[code(one.file), linked(" ".join(one.urls)), _size(one.size)] for one in card.sources]
+    digests = {**{one.file: one.digest for one in card.sources if one.digest}, **card.digests}
+    return page(
+        "## Where it comes from",
+        f"Its files lie in `{card.folder}/` below `--data-root`. {linked(card.get)}",
+        command,
+        table(["Fetched", "From", "Bytes"], fetched),
+        table(["File", "Checksum"], [[code(file), code(digest)] for file, digest in digests.items()]),
+    )
 
 
 def _size(size: int) -> str:
@@ -95,13 +101,13 @@ def _size(size: int) -> str:
 
 
 def _parameters(name: str, found: Mapping[str, Any]) -> str:
-    rows = [
-        [code(row["name"]), code(row["default"]), linked(str(row["about"] or ""))] for row in found["parameters"]
-    ]
+    rows = [[code(row["name"]), code(row["default"]), linked(str(row["about"] or ""))] for row in found["parameters"]]
     if not rows:
         return "## Parameters\n\nNone."
     text = table(["Parameter", "Default", "What it is"], rows)
-    return f"## Parameters\n\n{text}\nGiven as `--dataset {name}:NAME=VALUE[,NAME=VALUE...]`; a list of values is a sweep."
+    return (
+        f"## Parameters\n\n{text}\nGiven as `--dataset {name}:NAME=VALUE[,NAME=VALUE...]`; a list of values is a sweep."
+    )
 
 
 def _groups(card: Card) -> str:

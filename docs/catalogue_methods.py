@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from catalogue_numbers import numbers
-from markup import code, items, linked, listed, page, plain, prose, source, table
+from markup import code, facts, items, linked, listed, page, plain, prose, source, table
 
 from debias_zoo.listing import details, rows
 from debias_zoo.method import Method
@@ -42,9 +42,7 @@ def _method_page(name: str, datasets: Sequence[str]) -> str:
         f"# {name}",
         _citation(found, cls),
         _facts(found, cls),
-        f"```console\n$ debias-zoo run --methods erm,{name} --dataset {_usual_dataset(found)}\n```"
-        if name != "erm"
-        else "```console\n$ debias-zoo run --methods erm --dataset cmnist\n```",
+        f"```console\n$ debias-zoo run --methods {_beside(name)} --dataset {_usual_dataset(found)}\n```",
         f"## What it does\n\n{prose(found['doc'])}",
         _settings(found, cls),
         _recipes(name, found["recipes"]),
@@ -52,6 +50,11 @@ def _method_page(name: str, datasets: Sequence[str]) -> str:
         _contract(name, cls),
         f"## Source\n\n{source(file, 2)}",
     )
+
+
+def _beside(name: str) -> str:
+    """The method, and the baseline that it is compared with."""
+    return name if name == "erm" else f"erm,{name}"
 
 
 def _usual_dataset(found: Mapping[str, Any]) -> str:
@@ -65,7 +68,9 @@ def _citation(found: Mapping[str, Any], cls: type[Method]) -> str:
     paper = cls.paper
     where = [f"[arXiv:{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})"] if paper.arxiv else []
     where += [f"[code]({paper.code})"] if paper.code else []
-    return f"{plain(paper.authors)}. *{plain(paper.title)}.* {plain(paper.venue)} {paper.year}. {', '.join(where)}".strip()
+    return (
+        f"{plain(paper.authors)}. *{plain(paper.title)}.* {plain(paper.venue)} {paper.year}. {', '.join(where)}".strip()
+    )
 
 
 def _facts(found: Mapping[str, Any], cls: type[Method]) -> str:
@@ -74,22 +79,27 @@ def _facts(found: Mapping[str, Any], cls: type[Method]) -> str:
         "reads dense bias labels (a map) where the data offer them": cls.reads_bias_map,
         "refuses data on which no training image of some class is bias-conflicting": cls.needs_conflicting,
     }
-    taught = [f"the frozen network of a trial of [{who}]({who}.md), as its {role}" for role, who in cls.teachers.items()]
-    known = [words for words, holds in yes.items() if holds] + [f"is handed {words}" for words in taught]
-    facts = [
-        ["Supervision", found["supervision"]],
-        ["Version", str(found["version"])],
-        ["Smallest batch", str(cls.min_batch)],
-        *[["It", words] for words in known],
+    taught = [
+        f"the frozen network of a trial of [{who}]({who}.md), as its {role}" for role, who in cls.teachers.items()
     ]
-    return table(["", ""], facts)
+    known = [words for words, holds in yes.items() if holds] + [f"is handed {words}" for words in taught]
+    return facts(
+        [
+            ("Supervision", found["supervision"]),
+            *[("Also", words) for words in known],
+            ("Version", str(found["version"])),
+            ("Smallest batch", str(cls.min_batch)),
+        ]
+    )
 
 
 def _settings(found: Mapping[str, Any], cls: type[Method]) -> str:
     lines = []
     for row in found["settings"]:
         about = str(row["about"]).removesuffix(f" (default: {row['source']})")
-        lines.append([code(row["name"]), code(row["default"]), linked(about), linked(row["source"]), _range(row["search"])])
+        lines.append(
+            [code(row["name"]), code(row["default"]), linked(about), linked(row["source"]), _range(row["search"])]
+        )
     text = table(["Setting", "Default", "What it is", "Source of the default", "Searched"], lines)
     text = text or "It has no settings of its own.\n"
     if cls.training_search:
@@ -109,29 +119,28 @@ def _range(search: Sequence[Any] | None) -> str:
 
 def _recipes(name: str, recipes: Sequence[Mapping[str, Any]]) -> str:
     if not recipes:
-        return (
-            "## Recipes\n\nNone: it is trained with what the data set gives all methods, and `--protocol paper` refuses it."
-        )
+        none = "None: it is trained with what the data set gives all methods, and `--protocol paper` refuses it."
+        return f"## Recipes\n\n{none}"
     return "## Recipes\n\n" + "\n\n".join(_recipe(name, recipe) for recipe in recipes)
 
 
 def _recipe(name: str, recipe: Mapping[str, Any]) -> str:
     dataset = recipe["dataset"]
-    facts = [["Settings from", linked(recipe["source"])]]
+    known = [("Settings from", linked(recipe["source"]))]
     if "backbone" in recipe:
         options = "".join(f", {key} {value}" for key, value in recipe.get("backbone_options", {}).items())
         weights = ", from pretrained weights" if recipe.get("pretrained") else ""
-        facts.append(["Backbone", f"{code(recipe['backbone'])}{options}{weights}"])
+        known.append(("Backbone", f"{code(recipe['backbone'])}{options}{weights}"))
     if "normalize" in recipe:
-        facts.append(["Pixels normalised as", code(recipe["normalize"])])
+        known.append(("Pixels normalised as", code(recipe["normalize"])))
     if recipe.get("settings"):
-        facts.append(["Training", _training(recipe["settings"])])
-    facts += [[f"Stage {code(stage)}", _training(own)] for stage, own in recipe.get("stages", {}).items()]
+        known.append(("Training", _training(recipe["settings"])))
+    known += [(f"Stage {code(stage)}", _training(own)) for stage, own in recipe.get("stages", {}).items()]
     if recipe.get("config"):
-        facts.append(["The method", _training(recipe["config"])])
+        known.append(("The method", _training(recipe["config"])))
     if "tuned_on" in recipe:
-        facts.append(["Chosen on", f"{code(recipe['tuned_on'])}, never on the test"])
-    text = f"### {recipe['protocol']} on {dataset}\n\n{table(['', ''], facts)}"
+        known.append(("Chosen on", f"{code(recipe['tuned_on'])}, never on the test"))
+    text = f"### {recipe['protocol']} on {dataset}\n\n{facts(known)}"
     if recipe.get("deviations"):
         text += f"\nDiffers from its source:\n\n{items(map(plain, recipe['deviations']))}"
     return f"{text}\n```console\n$ {recipe_command(name, recipe)}\n```"

@@ -44,19 +44,22 @@ def numbers(title: str, of: str, known: Iterable[str], other: str, up: str) -> s
     """A section with the numbers of one method or data set; nothing where none was published.
 
     Args:
-        title: its heading. of: the name, a method's or a data set's.
-        known: names on the other side that have pages. other: "method" or "dataset", the column that is shown.
+        title: its heading.
+        of: the name, a method's or a data set's.
+        known: names on the other side that have pages.
+        other: "method" or "dataset", the column that is shown.
         up: from the page to the documentation's root.
     """
     known = frozenset(known)
-    rows = []
+    rows, all_read = [], True
     for k, number in enumerate(published()):
         mine, shown = (number.dataset, number.method) if other == "method" else (number.method, number.dataset)
         if mine != of:
             continue
+        all_read = all_read and number.verified
         name = f"[{shown}](../{other}s/{shown}.md)" if shown in known else shown
         setting = listed(f"{key}={value}" for key, value in number.setting.items())
-        paper = f"{percent(number.mean)}{spread(number.std)}{'' if number.verified else UNREAD}"
+        paper = f"{percent(number.mean)}{spread(number.std)}{'' if number.verified else MARK}"
         start = [name, setting, TITLES[number.metric], paper]
         for answer in answered().get(k, []):
             rows.append([*start, *_ours(answer, number, up), linked(number.source)])
@@ -66,13 +69,14 @@ def numbers(title: str, of: str, known: Iterable[str], other: str, up: str) -> s
         return ""
     head = "Method" if other == "method" else "Data"
     text = table([head, "Setting", "Metric", "Published", "Ours", "Verdict", "Source"], rows)
-    return f"## {title}\n\n{NOTE.format(up=up)}\n\n{text}"
+    unread = "" if all_read else f" {MARK}: not read in the paper itself."
+    return f"## {title}\n\n{NOTE.format(up=up)}{unread}\n\n{text}"
 
 
+MARK = f"\\{UNREAD}"
 NOTE = (
     "In per cent, ± the sample standard deviation over seeds. A verdict compares as "
-    "[the ledger]({up}protocol.md#published-numbers-and-the-ledger) does; – : not run here. "
-    f"{UNREAD}: not read in the paper itself."
+    "[the ledger]({up}protocol.md#published-numbers-and-the-ledger) does; – : not run here."
 )
 
 

@@ -78,7 +78,7 @@ class House:
 @lru_cache(maxsize=1)
 def house() -> House:
     """The house as its source says."""
-    core = {name: path for name, path in _core()}
+    core = dict(_core())
     parts = {name: part_of(name) for name in core}
     files = {part: tuple(name for name in core if parts[name] == part) for part in PARTS}
     arrows: dict[str, set[str]] = {part: set() for part in (*PARTS, *WINGS)}

@@ -6,9 +6,9 @@ order within a level follows the arrows, by the means of the neighbours' places.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
 
 import svg
 from house import ROOT, House, house
@@ -88,7 +88,7 @@ def _neighbours(chains: list[list[Place]]) -> dict[int, list[Place]]:
     """By the identity of a place, the places before and after it on all arrows."""
     found: dict[int, list[Place]] = {}
     for chain in chains:
-        for one, other in zip(chain, chain[1:], strict=False):
+        for one, other in itertools.pairwise(chain):
             found.setdefault(id(one), []).append(other)
             found.setdefault(id(other), []).append(one)
     return found
@@ -172,9 +172,3 @@ def _box(place: Place, found: House) -> list[str]:
             elements.append(svg.text(at, y, word, NAMES, about=about, font_family=svg.MONO))
             at += (len(word) + 1) * svg.MONO_WIDTH * NAMES
     return elements
-
-
-def write(file: Path) -> None:
-    """The drawing as a file for a page to include."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(drawing())

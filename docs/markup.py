@@ -19,6 +19,12 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(re.sub(r"(?<!\\)\|", r"\\|", " ".join(cell.split())) for cell in cells) + " |"
 
 
+def facts(rows: Iterable[tuple[str, str]]) -> str:
+    """A table of two columns without a header: what, and its value."""
+    lines = [f"* - {what}\n  - {' '.join(value.split())}" for what, value in rows]
+    return "\n".join(["```{list-table}", ":class: facts", *lines, "```", ""]) if lines else ""
+
+
 def prose(docstring: str) -> str:
     """A docstring as Markdown: indented lines, which are equations, stand in blocks of their own."""
     return "\n\n".join(_part(part) for part in _parts(docstring)) + "\n"
@@ -78,7 +84,8 @@ def items(texts: Iterable[str]) -> str:
 def source(file: str, depth: int) -> str:
     """A file of the repository to unfold; ``depth``: how many folders below ``docs`` the page lies."""
     up = "../" * (depth + 1)
-    return f"<details>\n<summary>{file}</summary>\n\n```{{literalinclude}} {up}{file}\n:language: python\n```\n\n</details>\n"
+    included = f"```{{literalinclude}} {up}{file}\n:language: python\n```"
+    return f"<details>\n<summary>{file}</summary>\n\n{included}\n\n</details>\n"
 
 
 def page(*parts: str) -> str:

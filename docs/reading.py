@@ -17,19 +17,19 @@ METHODS = ("erm", "gray", "rebias", "blindeye", "lnl", "lnl_adaptive")
 METRICS = ("accuracy", "unbiased", "conflicting", "worst_group", "gap")
 
 COLUMNS: Mapping[str, str] = {
-    "Method": "**Method.** Its name here. A mark leads to a note below the table: † works against one kind of bias alone; "
-    "‡ has settings that were chosen with bias labels of the validation split.",
+    "Method": "**Method.** Its name here. A mark leads to a note below the table: † works against one kind of bias "
+    "alone; ‡ has settings that were chosen with bias labels of the validation split.",
     "Accuracy": "**A metric**, in per cent: mean ± sample standard deviation over the seeds. Bold is the best of the "
     "column, underlined the second. Of one seed there is no ±.",
     "Published": "**Published.** The paper's own number under its own protocol: for orientation, no part of the "
     "comparison. – : none is known for this data.",
-    "Unbiased": "**Unbiased.** The mean of the groups' accuracies; a group is a label with a bias value. Guessing by the "
-    "bias earns nothing here.",
+    "Unbiased": "**Unbiased.** The mean of the groups' accuracies; a group is a label with a bias value. Guessing by "
+    "the bias earns nothing here.",
     "Bias-conflicting": "**Bias-conflicting.** Accuracy on images whose bias value is not that of their class in "
     "training: where a network that learnt the bias fails.",
     "Worst-group": "**Worst-group.** The smallest accuracy of a group.",
-    "Worst-group 95 %": "**Worst-group 95 %.** Wilson's interval of that group's images: groups are small, and the worst "
-    "one is picked because it is the worst.",
+    "Worst-group 95 %": "**Worst-group 95 %.** Wilson's interval of that group's images: groups are small, and the "
+    "worst one is picked because it is the worst.",
     "Gap": "**Gap.** Bias-aligned minus bias-conflicting accuracy; the best is nearest to zero.",
     "Supervision": "**Supervision.** Which bias labels were read: none, to select, to train. Lines divide the table by "
     "it: compare within them first.",
@@ -38,8 +38,8 @@ COLUMNS: Mapping[str, str] = {
 """Column -> what it says."""
 
 CAPTION: Mapping[str, str] = {
-    "Results on": "**What was measured**: the data with all its parameters, and the split. Rows of other data or another "
-    "protocol stand in a block of their own.",
+    "Results on": "**What was measured**: the data with all its parameters, and the split. Rows of other data or of "
+    "another protocol stand in a block of their own.",
     "Protocol": "**The budget**: `quick` is a look, `standard` the same for all, `paper` each paper's own.",
     "Mean": "**How many seeds**, and which.",
     "Selection": "**Which epoch** is shown, and the labels that were read to choose it.",

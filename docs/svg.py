@@ -24,9 +24,10 @@ SANS_WIDTH = 0.56
 def document(width: float, height: float, label: str, *elements: str) -> str:
     """The whole drawing; ``label`` is read to those who do not see it. A narrow page scrolls it sideways."""
     body = "\n".join(elements)
+    size = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
     return (
-        f'<div class="drawing" tabindex="0">\n<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
-        f'width="{width:g}" height="{height:g}" role="img" aria-label="{escape(label)}" fill="currentColor" '
+        f'<div class="drawing" tabindex="0">\n<svg xmlns="http://www.w3.org/2000/svg" {size} '
+        f'role="img" aria-label="{escape(label)}" fill="currentColor" '
         f'font-family="{escape(SANS)}">\n{body}\n</svg>\n</div>\n'
     )
 
@@ -58,7 +59,8 @@ def box(x: float, y: float, width: float, height: float, *, stroke: str = BORDER
 def path(points: str, *, end: str = "", width: float = 1.2, stroke: str = "currentColor") -> str:
     """A line along an SVG path, with the marker ``end`` at its end."""
     marker = f' marker-end="url(#{end})"' if end else ""
-    return f'<path d="{points}" fill="none" style="stroke:{stroke}" stroke-opacity="0.65" stroke-width="{width:g}"{marker}/>'
+    line = f'style="stroke:{stroke}" stroke-opacity="0.65" stroke-width="{width:g}"'
+    return f'<path d="{points}" fill="none" {line}{marker}/>'
 
 
 def arrowhead(name: str) -> str:
