@@ -23,6 +23,7 @@ html_css_files = ["pages.css"]
 html_show_sourcelink = False
 exclude_patterns = ["_build", "catalogue/checks.md", "catalogue/files.md", "catalogue/reading.md"]  # parts of pages
 myst_heading_anchors = 3
+smartquotes = False  # two dashes begin an option of a command
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 
