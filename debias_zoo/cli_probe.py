@@ -33,12 +33,11 @@ def probe(runs: Path, root: Path | None, device: str, limit: int, again: bool, f
     Fresh linear probes at every tap of the network that predicts and at its embedding, on images whose bias does not
     follow from the label. What is found lies in each run's probe.json; what has been probed is not probed again.
     """
-    from .reports.drawing import FORMS
+    from .reports.drawing import drawn_form
     from .store import read_runs
 
-    if figure is not None and figure.suffix.lower() not in FORMS:
-        raise ZooError(f"cannot draw {figure}: the name must end in {', '.join(FORMS)}")
-
+    if figure is not None:
+        drawn_form(figure)
     found, problems = read_runs(runs)
     there = [run for run in found if (run.path / "model.safetensors").exists()]
     if not there:

@@ -9,7 +9,7 @@ import click
 
 from .cli_shared import mendable, names
 from .errors import ZooError
-from .reports.formats import FORMATS, LAYOUTS, RULE_NAMES
+from .reports.formats import FOR_PROGRAMS, FORMATS, LAYOUTS, RULE_NAMES
 
 
 @click.command()
@@ -73,6 +73,10 @@ def report(
         raise ZooError("--standalone goes with --format latex")
     if figure is not None and not (curve or cost or compare is not None):
         raise ZooError("--figure draws what --curve, --cost or --compare asks for: give one of them")
+    if figure is not None:
+        from .reports.drawing import drawn_form
+
+        drawn_form(figure)
     found, problems = read_runs(runs)
     if not found:
         unfinished = f" ({len(problems)} unfinished or failed: {problems[0]})" if problems else ""
@@ -90,19 +94,21 @@ def report(
         curve=curve,
     )
     made = make_report(found, problems, asked)
-    if figure is not None:
-        from .reports.figures import draw_report
-
-        draw_report(made, asked, figure)
     if form == "html":
         from .reports.page import to_html
 
         _write(to_html(found, problems, asked, runs), output)
-        return
-    if form == "rich" and output is None:
+    elif form == "rich" and output is None:
         _print(made)
     else:
         _write(render_report(made, form, standalone), output)
+    if form in FOR_PROGRAMS:
+        for problem in made.problems:
+            click.echo(f"not in the table: {problem}", err=True)
+    if figure is not None:
+        from .reports.figures import draw_report
+
+        draw_report(made, asked, figure)
 
 
 def _print(made: Any) -> None:

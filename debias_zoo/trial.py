@@ -20,18 +20,21 @@ PROBE_SCHEMA = 1
 
 
 class Supervision(BaseModel):
-    """Which bias labels were read, and for what."""
+    """Which bias labels were read, and for what; ``test``: whether labels of the test split chose the epoch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     train: bool = False
     val: bool = False
+    test: bool = False
     tuned_on: Literal["val", "val_unbiased"] | None = None
     knows_bias_kind: bool = False
 
     @property
     def level(self) -> str:
         """The group a table puts the method in."""
+        if self.test:
+            return "test labels to select"
         if self.train:
             return "bias labels to train"
         if self.val or self.tuned_on == "val_unbiased":

@@ -88,8 +88,7 @@ def caption(table: Table, best: str = "bold", second: str = "underlined", select
         sentences.append(
             "Bias-leakage: balanced accuracy over chance of a fresh linear probe that reads the bias in the embedding."
         )
-    if table.has_published:
-        numbers = [number for row in rows if (number := table.published(row))]
+    if numbers := table.published:
         sources, metrics = (dict.fromkeys(getattr(p, key) for p in numbers) for key in ("source", "metric"))
         named = " or ".join(_METRIC_NAMES.get(metric, metric) for metric in metrics)
         unread = f" ({UNREAD} not read in the paper itself)" if not all(p.verified for p in numbers) else ""
@@ -115,8 +114,9 @@ def selection_sentence(table: Table) -> str:
 
 def selection_text(rule: Rule, metric: str) -> str:
     """Which epoch is shown, and which labels were read to choose it; ``metric``: the first of those shown."""
-    of = f" ({_METRIC_NAMES.get(metric, metric)})" if rule.name == "oracle" else ""
-    return f"{rule.about}{of}; reads {rule.reads}"
+    if rule.name == "oracle":
+        return f"oracle, {rule.about} ({_METRIC_NAMES.get(metric, metric)}); reads {rule.reads}"
+    return f"{rule.about}; reads {rule.reads}"
 
 
 def _data(rows: Sequence[Row]) -> str:
@@ -159,7 +159,7 @@ def _seeds(rows: Sequence[Row]) -> list[str]:
     sentences = [f"Mean ± sample standard deviation over n seeds: {which}."]
     if 1 in counts:
         sentences.append("One seed gives no ±: run at least three (--seeds 3).")
-    return sentences
+    return [*sentences, "Ranked on each data set are the rows with the most seeds."]
 
 
 def _listed(seeds: Sequence[int]) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
-from .published import HEADLINE, Published
+from .published import Published
 from .rows import Row, Table, Value
 
 T = TypeVar("T")
@@ -64,20 +64,15 @@ def whole_or_tenth(seconds: float | None) -> str:
 
 
 def titles(table: Table) -> list[str]:
-    """Titles of the columns between the method and what is said of the run."""
+    """Titles of the columns between the method and what is said of the run; a paper's number stands by its metric."""
     found = []
     for metric in table.metrics:
         found.append(TITLES[metric])
         if metric == "worst_group" and table.has_intervals:
             found.append(WORST)
-    if table.has_published:
-        found.insert(_place(found), "Published")
+        if metric in table.published_metrics:
+            found.append("Published")
     return found
-
-
-def _place(titles: Sequence[str]) -> int:
-    """Where published numbers stand: beside the first metric of which papers publish one."""
-    return 1 + min(titles.index(TITLES[metric]) for metric in HEADLINE if TITLES[metric] in titles)
 
 
 def cells(table: Table, row: Row, value: Callable[[Value | None], T], text: Callable[[str], T]) -> list[T]:
@@ -87,6 +82,7 @@ def cells(table: Table, row: Row, value: Callable[[Value | None], T], text: Call
         found.append(value(row.values[metric]))
         if metric == "worst_group" and table.has_intervals:
             found.append(text(interval(row.worst)))
-    if table.has_published:
-        found.insert(titles(table).index("Published"), text(published_cell(table.published(row))))
+        if metric in table.published_metrics:
+            number = row.published if row.published and row.published.metric == metric else None
+            found.append(text(published_cell(number)))
     return found

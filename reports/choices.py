@@ -50,7 +50,7 @@ def _row(row: Row, epochs: EpochsOf, rules: Sequence[Rule], metric: str, told: l
     try:
         found = [epochs(result.identity) for result in row.results]
     except ZooError as error:
-        told.append(str(error))
+        told.append(f"no number: {row.name}: {error}")
         return (name, *[_stored(row.values[metric]) if rule.name == DEFAULT else Cell(NOTHING) for rule in rules])
     best = [_value(one, RULES["oracle"], row.split, metric) for one in found]
     return (name, *[_cell(found, rule, row.split, metric, best) for rule in rules])

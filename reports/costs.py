@@ -34,6 +34,7 @@ def costs_sheet(table: Table, baseline: str = "erm") -> Sheet:
         heading = block.title if len(table.blocks) > 1 else ""
         sections.append(Section(heading, tuple(_row(row, _base(row, block, baseline)) for row in block.rows)))
     machines = {machine for row in table.rows for machine in _machines(row)}
+    unknown = any(_mean([result.cost.get("forward_passes") for result in row.results]) is None for row in table.rows)
     notes = (
         f"Mean over seeds of whole trials, with evaluation after every epoch. Made on: {'; '.join(sorted(machines))}.",
         f"x ERM: seconds beside those of {baseline} on the same data and machine; of several, of the one with the same "
@@ -42,6 +43,7 @@ def costs_sheet(table: Table, baseline: str = "erm") -> Sheet:
         "Peak MiB: of the worker's whole process on a CPU, with data and libraries; of the tensors on a GPU.",
         "Extra: parameters beyond the network that predicts. Forward/step: passes of a backbone, whole or up to a tap; "
         "Backward/step: losses that are propagated back.",
+        *([f"{NOTHING}: not noted by the version that ran it."] if unknown else []),
     )
     return Sheet("cost", "What the methods cost", _COLUMNS, tuple(sections), notes, table.problems)
 

@@ -121,11 +121,17 @@ def _with_own_ids(text: str, label: str) -> str:
     return refer.sub(lambda found: f"{found[1]}f{own}-{found[2]}", text)
 
 
-def save(drawn: Any, path: Path) -> None:
-    """Write a figure as its file name says: SVG, PDF or PNG, whole or not at all; no date is in it."""
+def drawn_form(path: Path) -> str:
+    """The ending of a figure's file, one of ``FORMS``; raises a ZooError for another."""
     form = path.suffix.lower()
     if form not in FORMS:
         raise ZooError(f"cannot draw {path}: the name must end in {', '.join(FORMS)}")
+    return form
+
+
+def save(drawn: Any, path: Path) -> None:
+    """Write a figure as its file name says: SVG, PDF or PNG, whole or not at all; no date is in it."""
+    form = drawn_form(path)
     if form == ".svg":
         write_bytes(path.resolve(), to_svg(drawn).encode())
         return

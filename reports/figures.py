@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,7 @@ def draw_report(report: Report, asked: Asked, path: Path) -> None:
         elif asked.compare is not None:
             save(draw(average_ranks(report.table.scores(asked.metrics[0]), asked.metrics[0])), path)
         else:
-            save(pareto(report.table.rows, asked.metrics[0]), path)
+            save(pareto({block.title: block.rows for block in report.table.blocks}, asked.metrics[0]), path)
 
 
 def robustness(table: Table, parameter: str, metric: str) -> Any:
@@ -96,32 +96,62 @@ def _ticks(panel: Any, places: Sequence[float]) -> None:
         panel.set_xticks(places, [shown(place) for place in places])
 
 
-def pareto(rows: Sequence[Row], metric: str, names: Sequence[str] = ()) -> Any:
+Point = tuple[str, str, float, float]
+"""Name, level of supervision, seconds, per cent."""
+
+
+def pareto(blocks: Mapping[str, Sequence[Row]], metric: str, names: Sequence[str] = ()) -> Any:
     """A metric against seconds, coloured by supervision; methods that no other beats in both are joined.
 
-    Of many points only those on the line have their names. ``names``: of the rows; none: their own.
+    Of many points only those on the line have their names.
+
+    Args:
+        blocks: rows of the same data by its title; each block is a panel.
+        metric: that is gained.
+        names: of all rows in their order; none: their own.
     """
-    points = [
-        (name, row.supervision.level, row.seconds, 100 * value.mean)
-        for name, row in zip(names or [row.name for row in rows], rows, strict=True)
-        if row.seconds and (value := row.values[metric])
-    ]
-    if not points:
+    rows = [row for members in blocks.values() for row in members]
+    named = dict(zip(map(id, rows), names or [row.name for row in rows], strict=True))
+    panels = {
+        title: [
+            (named[id(row)], row.supervision.level, row.seconds, 100 * value.mean)
+            for row in members
+            if row.seconds and (value := row.values[metric])
+        ]
+        for title, members in blocks.items()
+    }
+    panels = {title: points for title, points in panels.items() if points}
+    if not panels:
         raise ZooError(f"no row has both seconds and {metric!r}: there is nothing to draw")
-    drawn = figure(6.6, 4.0)
-    panel = drawn.subplots()
+    drawn = figure(6.6, 4.0 * len(panels))
+    places = drawn.subplots(len(panels), squeeze=False)[:, 0]
+    for panel, (title, points) in zip(places, panels.items(), strict=True):
+        _pareto(panel, points)
+        panel.set(xlabel="seconds a trial", ylabel=f"{TITLES[metric]} (%)")
+        if len(panels) > 1:
+            panel.set_title(wrapped(title, 2 * _NAME), fontsize=8)
+    _legend(drawn, places)
+    for panel, points in zip(places, panels.values(), strict=True):
+        _name(drawn, panel, points)
+    return drawn
+
+
+def _pareto(panel: Any, points: Sequence[Point]) -> None:
     _by_supervision(panel, [point[1:] for point in points])
     front = front_of([point[2:] for point in points])
     panel.step([x for x, _ in front], [y for _, y in front], where="post", color=GREY, linewidth=1)
-    panel.set(xlabel="seconds a trial", ylabel=f"{TITLES[metric]} (%)", xscale="log")
+    panel.set_xscale("log")
     panel.margins(x=0.12, y=0.08)
     _seconds(panel)
     panel.grid(axis="y")
-    _legend(drawn, [panel])
+
+
+def _name(drawn: Any, panel: Any, points: Sequence[Point]) -> None:
+    """The names beside the points, once everything else has its place."""
+    front = front_of([point[2:] for point in points])
     named = [point for point in points if len(points) <= _MOST_LABELS or point[2:] in front]
     corners = [corner for (x, y), (after, up) in pairwise(front) for corner in ((x, y), (after, y), (after, up))]
     place_labels(drawn, panel, [(seconds, mean, wrapped(name, _NAME)) for name, _, seconds, mean in named], corners)
-    return drawn
 
 
 def _by_supervision(panel: Any, points: Sequence[tuple[str, float, float]]) -> None:

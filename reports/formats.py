@@ -7,6 +7,9 @@ FORMATS = ("rich", "latex", "markdown", "csv", "html", "json")
 SHEET_FORMATS = tuple(form for form in FORMATS if form != "html")
 """Those of a single table."""
 
+FOR_PROGRAMS = ("csv", "json")
+"""Those that have no place for what is missing."""
+
 LAYOUTS = ("methods-by-datasets", "methods-by-settings")
 
 RULE_NAMES = ("last", "val", "val-unbiased", "val-worst-group", "ac", "oracle")

@@ -11,7 +11,7 @@ from debias_zoo.store import Run
 
 from .bootstrap import DRAWS, RESAMPLED, Interval, bootstrap
 from .cells import NOTHING, TITLES, percent
-from .rows import Block, Row, Table
+from .rows import Block, Row, Table, Value
 from .selection import DEFAULT
 from .sheets import Cell, Column, Section, Sheet
 
@@ -50,23 +50,29 @@ def intervals_sheet(table: Table, runs: Mapping[str, Run]) -> Sheet:
 def _rows(block: Block, runs: Mapping[str, Run], metrics: Sequence[str], told: list[str]) -> list[tuple[Cell, ...]]:
     found = []
     for row in block.rows:
+        name = Cell(row.name, {"": row.method, "setting": row.setting, "seeds": list(row.seeds)})
         try:
             intervals = _intervals(row, runs, metrics)
         except ZooError as error:
-            told.append(str(error))
+            told.append(f"no interval: {row.name}: {error}")
+            found.append((name, *[_stored(row.values[metric]) for metric in metrics]))
             continue
-        name = Cell(row.name, {"": row.method, "setting": row.setting, "seeds": list(row.seeds)})
         found.append((name, *[_cell(intervals[metric]) for metric in metrics]))
     return found
+
+
+def _stored(value: Value | None) -> Cell:
+    """The number alone, of results whose predictions cannot be resampled."""
+    return Cell(NOTHING) if value is None else Cell(percent(value.mean), {"": value.mean, "low": None, "high": None})
 
 
 def _intervals(row: Row, runs: Mapping[str, Run], metrics: Sequence[str]) -> Mapping[str, Interval | None]:
     predictions = [runs[result.identity].predictions()[row.split] for result in row.results]
     groups, first = row.results[0].groups, predictions[0]
     if groups is None:
-        raise ZooError(f"left out: {row.name}: its results do not say what the groups are (schema 1)")
+        raise ZooError("its results do not say what the groups are (schema 1)")
     if any(not np.array_equal(found.labels, first.labels) for found in predictions):
-        raise ZooError(f"left out: {row.name}: its seeds were not evaluated on the same images")
+        raise ZooError("its seeds were not evaluated on the same images")
     right = np.stack([found.classes[-1] == found.labels for found in predictions])
     return bootstrap({row.name: right}, first.labels, first.biases, groups, metrics)[row.name]
 

@@ -59,6 +59,7 @@ def to_html(runs: Sequence[Run], problems: Iterable[str], asked: Asked, folder: 
     Raises:
         ZooError: as ``make_report`` does, or where a Grad-CAM sheet cannot be read.
     """
+    import matplotlib
     from jinja2 import Environment
 
     report = make_report(runs, problems, asked)
@@ -73,6 +74,7 @@ def to_html(runs: Sequence[Run], problems: Iterable[str], asked: Asked, folder: 
     return environment.from_string(_template("page.html")).render(
         css=_template("page.css"),
         js=_template("page.js"),
+        generator=f"debias-zoo, figures by matplotlib {matplotlib.__version__}",
         figures=figure_groups(table, data, own, asked.metrics[0], folder),
         sheets=[sheet for sheet in every.values() if sheet.sections],
         **_results(table, data),
@@ -135,9 +137,11 @@ def _numbers(table: Table, data: Mapping[int, RowData]) -> dict[int, Numbers]:
 
 def _headings(block: Block, metrics: Sequence[str]) -> Iterator[Heading]:
     """The columns between the method and its supervision, in the order of the other formats."""
+    published = {row.published.metric for row in block.rows if row.published}
+    first = next((metric for metric in metrics if metric in published), "")
     for metric in metrics:
         yield Heading(metric, TITLES[metric], _ABOUT[metric], metric)
-        if metric == metrics[0] and any(row.published for row in block.rows):
+        if metric == first:
             yield Heading("published", "Published", _ABOUT["published"], "")
         if metric == "worst_group" and any(row.worst for row in block.rows):
             yield Heading(INTERVAL, WORST, _ABOUT[INTERVAL], metric)

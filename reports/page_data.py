@@ -15,7 +15,7 @@ from debias_zoo.store import Predictions, Run
 from debias_zoo.trial import Groups
 
 from .rows import Row
-from .selection import DEFAULT, RULES, Epochs, Metrics, Rule, select
+from .selection import DEFAULT, RULES, Epochs, Metrics, Rule, read_by, select
 
 Floats = npt.NDArray[np.float64]
 
@@ -25,13 +25,12 @@ class Choice:
     """What a rule reports of a row.
 
     Attributes:
-        metrics: split -> the metrics of each seed, as fractions. level: of supervision, with what the rule reads.
+        metrics: split -> the metrics of each seed, as fractions.
         epochs: that it chose, one a seed, counted from 1; empty where only the results are known.
         regrets: metric -> points that the best eligible epoch has more, mean over seeds, on the row's split.
     """
 
     metrics: dict[str, list[Metrics]]
-    level: str
     epochs: tuple[int, ...] = ()
     regrets: Mapping[str, float] | None = None
 
@@ -42,6 +41,7 @@ class RowData:
 
     Attributes:
         choices: by the name of the rule; without those that cannot be asked of each seed.
+        levels: of supervision, by the name of the rule, with what the rule reads.
         curves: bias-aligned and bias-conflicting accuracy (seeds, epochs) as fractions, or None.
         accuracies: of the groups after the last epoch, mean over seeds, (classes, biases), or None.
         told: why something is missing, or "".
@@ -49,6 +49,7 @@ class RowData:
 
     row: Row
     choices: dict[str, Choice]
+    levels: dict[str, str]
     curves: tuple[Floats, Floats] | None = None
     accuracies: Floats | None = None
     told: str = ""
@@ -63,14 +64,16 @@ def row_data(row: Row, runs: Mapping[str, Run], metric: str = "accuracy") -> Row
         metric: of the oracle.
     """
     own = [runs[result.identity] for result in row.results]
+    supervision = own[0].result.trial.supervision
+    levels = {rule.name: read_by(rule, supervision).level for rule in RULES.values()}
     try:
         epochs = [Epochs(run) for run in own]
     except ZooError as error:
         metrics = _by_split([run.result.metrics for run in own])
-        return RowData(row, {DEFAULT: Choice(metrics, own[0].result.trial.supervision.level)}, told=str(error))
+        return RowData(row, {DEFAULT: Choice(metrics)}, levels, told=str(error))
     found = {rule.name: _choice(epochs, rule, row.split, metric) for rule in RULES.values()}
     choices = {name: choice for name, choice in found.items() if choice is not None}
-    return RowData(row, choices, _curves(epochs, row.split), _groups(row, epochs))
+    return RowData(row, choices, levels, _curves(epochs, row.split), _groups(row, epochs))
 
 
 def splits_of(data: Iterable[RowData]) -> list[str]:
@@ -88,7 +91,6 @@ def _choice(epochs: Sequence[Epochs], rule: Rule, split: str, metric: str) -> Ch
         return None
     return Choice(
         _by_split([result.metrics for result in there]),
-        there[0].trial.supervision.level,
         tuple(epoch + 1 for epoch in known),
         _regrets(list(zip(epochs, known, strict=True)), split),
     )

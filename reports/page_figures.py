@@ -90,7 +90,7 @@ def _of_block(block: Block, data: Mapping[int, RowData], table: Table) -> Iterat
             yield _drawn(f"Accuracy of the groups{which}", on, about, drawn)
     if any(row.seconds and row.values["accuracy"] for row in rows):
         about = "Accuracy against the seconds of a trial; the line joins what no other method beats in both."
-        yield _drawn("Cost against accuracy", on, about, pareto(list(names.values()), "accuracy", list(names)))
+        yield _drawn("Cost against accuracy", on, about, pareto({"": list(names.values())}, "accuracy", list(names)))
 
 
 def _parts(panels: Mapping[str, T]) -> Iterator[tuple[str, dict[str, T]]]:

@@ -52,7 +52,8 @@ def _entries(choices: Sequence[Choice | None], split: str) -> list[dict[str, Ent
     for metric in ALL_METRICS:
         seeds = [[one.get(metric) for one in row] for row in rows]
         values = [over_seeds(numbers) if numbers else None for numbers in seeds]
-        places = ranks(metric, [value.mean if value else None for value in values])
+        means = [value.mean if value else None for value in values]
+        places = ranks(metric, means, [len(row) for row in rows])
         for entries, value, rank, numbers in zip(found, values, places, seeds, strict=True):
             if value is not None:
                 entries[metric] = _entry(value, rank, [number for number in numbers if number is not None])
@@ -90,6 +91,7 @@ def as_json(data: RowData, numbers: Numbers, place: int) -> dict[str, Any]:
         "seconds": None if row.seconds is None else round(row.seconds, 1),
         "told": data.told,
         "command": row.trial.command(row.seeds),
+        "levels": data.levels,
         "choices": {rule: _choice(choice, numbers.get(rule, {})) for rule, choice in data.choices.items()},
         "seeds": [
             {
@@ -106,4 +108,4 @@ def as_json(data: RowData, numbers: Numbers, place: int) -> dict[str, Any]:
 
 def _choice(choice: Choice, numbers: dict[str, dict[str, Entry]]) -> dict[str, Any]:
     regrets = {metric: round(value, 2) for metric, value in (choice.regrets or {}).items()}
-    return {"level": choice.level, "epochs": choice.epochs, "regrets": regrets, "numbers": numbers}
+    return {"epochs": choice.epochs, "regrets": regrets, "numbers": numbers}

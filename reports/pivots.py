@@ -72,7 +72,9 @@ def _cell(row: Row | None, metric: str) -> Cell:
 def _marked(cells: list[list[Cell]], metric: str) -> list[list[Cell]]:
     """The cells with the best and the second best of each column marked."""
     means = [[cell.value[""] if cell.value else None for cell in line] for line in cells]
-    places = [ranks(metric, list(column)) for column in zip(*means, strict=True)]
+    seeds = [[cell.value["n"] if cell.value else 0 for cell in line] for line in cells]
+    columns = zip(zip(*means, strict=True), zip(*seeds, strict=True), strict=True)
+    places = [ranks(metric, of_column, counts) for of_column, counts in columns]
     return [
         [replace(cell, rank=places[place][number]) for place, cell in enumerate(line)]
         for number, line in enumerate(cells)

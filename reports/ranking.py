@@ -10,13 +10,22 @@ TIE = 1e-12
 """Numbers closer than this are equal: what summing in another order can change."""
 
 
-def ranks(metric: str, means: Sequence[float | None]) -> list[int | None]:
+def ranks(metric: str, means: Sequence[float | None], seeds: Sequence[int]) -> list[int | None]:
     """1 for the best, 2 for the second best, None for the others and where there is no number.
 
     Larger is better; of gap and calibration errors, nearer to zero. Equal numbers share a rank, and the second best is
-    the next different number. Nothing is ranked where there is only one number. ``means`` are fractions, not rounded.
+    the next different number. Nothing is ranked where there is only one number.
+
+    Args:
+        metric: what they are of.
+        means: fractions, not rounded.
+        seeds: of how many seeds each is the mean; those of fewer than the most are not ranked.
     """
-    scores = [None if mean is None else goodness(metric, mean) for mean in means]
+    most = max((count for mean, count in zip(means, seeds, strict=True) if mean is not None), default=0)
+    scores = [
+        None if mean is None or count < most else goodness(metric, mean)
+        for mean, count in zip(means, seeds, strict=True)
+    ]
     known = sorted((score for score in scores if score is not None), reverse=True)
     if len(known) < 2:
         return [None] * len(scores)

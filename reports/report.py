@@ -25,7 +25,7 @@ from .records import to_csv, to_json
 from .render_sheets import render_sheets
 from .robustness import robustness_sheet
 from .rows import Table
-from .selection import DEFAULT, RULES, Epochs, Rule, known_rules, select
+from .selection import DEFAULT, RULES, Epochs, Rule, chosen_by, known_rules, select
 from .sheets import Sheet
 from .significance import significance_sheet
 from .table import build_table, shown_split
@@ -61,6 +61,12 @@ class Report:
 
     table: Table
     sheets: list[Sheet] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """What is missing from the table or the sheets, once each."""
+        every = (problem for sheet in self.sheets for problem in sheet.problems)
+        return list(dict.fromkeys((*self.table.problems, *every)))
 
 
 def make_report(runs: Sequence[Run], problems: Iterable[str], asked: Asked) -> Report:
@@ -148,7 +154,8 @@ def _leakage(runs: Sequence[Run], told: list[str]) -> dict[str, float]:
 def selected(runs: Sequence[Run], rule: Rule, split: str | None, metric: str, told: list[str]) -> list[Result]:
     """The results as they would stand had ``rule`` chosen their epochs; those it cannot be asked of are told.
 
-    A result that lacks the split stays as it is: the table tells it.
+    A result that lacks the split stays as it is: the table tells it. One whose predictions cannot be read stays without
+    numbers, so that its row is not the mean of the other seeds alone.
     """
     found = []
     for run in runs:
@@ -159,7 +166,8 @@ def selected(runs: Sequence[Run], rule: Rule, split: str | None, metric: str, to
         try:
             result = select(Epochs(run), rule, shown, metric)
         except ZooError as error:
-            told.append(f"left out: {error}")
+            told.append(f"no number: {run.result.trial.label}: {error}")
+            found.append(chosen_by(rule, run.result, {shown: {}}))
             continue
         if result is None:
             told.append(f"left out: {run.result.trial.label}: {rule.name} reads {rule.reads}, and there are none")

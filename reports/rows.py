@@ -16,7 +16,7 @@ from .published import Published
 from .selection import DEFAULT
 from .settings import Setting, data_of, key_of
 
-LEVELS = ("no bias labels", "bias labels to select", "bias labels to train")
+LEVELS = ("no bias labels", "bias labels to select", "bias labels to train", "test labels to select")
 """Groups of a table, in its order: values of ``Supervision.level``."""
 
 
@@ -143,10 +143,11 @@ class Table:
         return "worst_group" in self.metrics and any(row.worst for row in self.rows)
 
     @cached_property
-    def has_published(self) -> bool:
-        """Whether any row has a published number of a metric that is shown."""
-        return any(self.published(row) for row in self.rows)
+    def published(self) -> list[Published]:
+        """The published numbers beside the rows, of metrics that are shown."""
+        return [row.published for row in self.rows if row.published and row.published.metric in self.metrics]
 
-    def published(self, row: Row) -> Published | None:
-        """The published number beside a row, if its metric is shown."""
-        return row.published if row.published and row.published.metric in self.metrics else None
+    @cached_property
+    def published_metrics(self) -> set[str]:
+        """The metrics of these numbers."""
+        return {number.metric for number in self.published}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from debias_zoo.errors import ZooError, unknown
 from debias_zoo.metrics import goodness, group_metrics
 from debias_zoo.store import Predictions, Run
-from debias_zoo.trial import Groups, Result
+from debias_zoo.trial import Groups, Result, Supervision
 
 Metrics = dict[str, float | None]
 
@@ -162,13 +162,23 @@ def criterion(metrics: Mapping[str, float | None], metric: str) -> float | None:
 def select(epochs: Epochs, rule: Rule, split: str, metric: str) -> Result | None:
     """The result as it would stand had ``rule`` chosen the epoch; None where it cannot be asked.
 
-    Its supervision says so where the rule reads bias labels of the validation split.
+    Its supervision says so where the rule reads bias labels of the validation split, or labels of the test.
     """
     epoch = epochs.chosen(rule, split, metric)
     if epoch is None:
         return None
     result = epochs.run.result
-    trial = result.trial
-    if rule.bias:
-        trial = trial.model_copy(update={"supervision": trial.supervision.model_copy(update={"val": True})})
-    return result.model_copy(update={"trial": trial, "metrics": epochs.all_metrics(epoch)})
+    return chosen_by(rule, result, epochs.all_metrics(epoch))
+
+
+def chosen_by(rule: Rule, result: Result, metrics: dict[str, Metrics]) -> Result:
+    """The result with the numbers of the epoch that ``rule`` chose, and with the labels that it read."""
+    trial = result.trial.model_copy(update={"supervision": read_by(rule, result.trial.supervision)})
+    return result.model_copy(update={"trial": trial, "metrics": metrics})
+
+
+def read_by(rule: Rule, supervision: Supervision) -> Supervision:
+    """What was read in all, where ``rule`` chooses the epoch of a run with this supervision."""
+    if rule.name == "oracle":
+        return supervision.model_copy(update={"test": True})
+    return supervision.model_copy(update={"val": True}) if rule.bias else supervision

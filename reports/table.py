@@ -116,8 +116,15 @@ def _one_a_seed(results: list[Result], told: list[str]) -> list[Result]:
     for result in sorted(results, key=lambda result: result.trial.seed):
         first = kept.setdefault(result.trial.seed, result)
         if first.metrics != result.metrics:
-            told.append(f"repeated: {result.trial.label}: two results with different numbers, one of them is shown")
+            told.append(
+                f"repeated: {result.trial.label}: two results with different numbers; shown is that of "
+                f"{_origin(first)}, not that of {_origin(result)}"
+            )
     return list(kept.values())
+
+
+def _origin(result: Result) -> str:
+    return f"commit {result.environment.get('commit', 'unknown')}, {result.environment.get('date', 'no date')}"
 
 
 def _row(setting: Setting, split: str, results: list[Result], leakage: Mapping[str, float]) -> Row:
@@ -186,7 +193,8 @@ def _ranked(rows: list[Row]) -> list[Row]:
     """The rows with the best and the second best mean of each metric marked."""
     for metric in (*ALL_METRICS, LEAKAGE):
         means = [value.mean if (value := row.values[metric]) else None for row in rows]
-        rows = [_marked(row, metric, rank) for row, rank in zip(rows, ranks(metric, means), strict=True)]
+        places = ranks(metric, means, [len(row.seeds) for row in rows])
+        rows = [_marked(row, metric, rank) for row, rank in zip(rows, places, strict=True)]
     return rows
 
 

@@ -36,7 +36,7 @@ _NARROW_TITLES = {
     "Seconds": "Sec-\nonds",
 }
 
-_NARROW_LEVELS = dict(zip(LEVELS, ("none", "select", "train"), strict=True))
+_NARROW_LEVELS = dict(zip(LEVELS, ("none", "select", "train", "test"), strict=True))
 
 _DISPENSABLE = ("Seconds", WORST, "Gap", "Published", "Bias-aligned", "Unbiased", "Bias-conflicting")
 """Columns that are left out, in this order, where even the narrow form does not fit."""

@@ -107,7 +107,7 @@ def test_a_result_that_does_not_belong_to_its_configuration_is_not_read(change: 
 def test_unknown_fields_are_damage(tmp_path: Path) -> None:
     path = make_run(tmp_path, "erm").path / "result.json"
     changed(path, surprise=1)
-    assert "cannot be read (ValidationError)" in read_runs(tmp_path)[1][0]
+    assert "cannot be read (ValidationError: surprise: Extra inputs are not permitted)" in read_runs(tmp_path)[1][0]
 
 
 def test_numbers_keep_every_bit(tmp_path: Path) -> None:

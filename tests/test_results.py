@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shlex
 from pathlib import Path
 from types import ModuleType
 
+import matplotlib
 import pytest
 
 from debias_zoo.grid import Request, build_grid, parse_set
@@ -40,8 +42,16 @@ def test_every_document_is_made_again(folder: Path, documents: ModuleType) -> No
     names = []
     for name, text in documents.documents(folder):
         names.append(name)
-        assert (folder / name).read_text() == text, f"run `python docs/results/documents.py {folder.name}`"
-    assert len(names) == 6
+        pair = [(folder / name).read_text(), text]
+        if matplotlib.__version__ not in pair[0]:
+            pair = [without_drawings(found) for found in pair]
+        assert pair[0] == pair[1], f"run `python docs/results/documents.py {folder.name}`"
+    assert len(names) == 7
+
+
+def without_drawings(page: str) -> str:
+    """What does not depend on the version of matplotlib."""
+    return re.sub(r"<svg.*?</svg>|figures by matplotlib [\w.]+", "", page, flags=re.S)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

@@ -3,9 +3,9 @@
     python docs/results/documents.py [NAME ...]
 
 writes, beside the trials in ``docs/results/NAME/``, ``table.md``, ``table.csv``, ``table.tex``, ``selection.md``,
-``ledger.md`` and ``cost.md``; without a name, for all folders. Each is what ``debias-zoo report docs/results/NAME``
-prints with the options below, the Markdown followed by where the numbers came from. ``command.txt`` holds the command
-that made the runs; the table's methods stand in its order.
+``ledger.md``, ``cost.md`` and ``page.html``; without a name, for all folders. Each is what ``debias-zoo report
+docs/results/NAME`` prints with the options below, the Markdown followed by where the numbers came from.
+``command.txt`` holds the command that made the runs; the table's methods stand in its order.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from debias_zoo.reports.page import to_html
 from debias_zoo.reports.report import Asked, make_report, render_report
 from debias_zoo.reports.selection import RULES
 from debias_zoo.store import read_runs
@@ -42,6 +43,7 @@ def documents(folder: Path) -> Iterator[tuple[str, str]]:
         if name == "table":
             yield "table.csv", render_report(report, "csv")
             yield "table.tex", render_report(report, "latex")
+            yield "page.html", to_html(runs, problems, asked, folder)
 
 
 def origin(results: list[Result], command: str) -> str:

@@ -13,7 +13,7 @@ const rowOf = (line) => rows[Number(line.dataset.row)];
 const splitOf = (row) => get("split").value || row.split;
 const choiceOf = (row, rule = get("rule").value) => row.choices[rule];
 const entryOf = (row, key, rule) => choiceOf(row, rule)?.numbers[splitOf(row)]?.[key];
-const levelOf = (row) => (choiceOf(row) ?? Object.values(row.choices)[0]).level;
+const levelOf = (row) => row.levels[get("rule").value];
 const shown = (value) => (typeof value === "number" ? value.toFixed(2) : NOTHING);
 
 function element(tag, text = "", options = {}) {

@@ -42,7 +42,7 @@ def shared(one: Bbox, other: Bbox) -> float:
 @pytest.mark.parametrize("count", [1, 2, 12, 27])
 def test_no_name_covers_another_or_a_point_or_leaves_the_axes(count: int) -> None:
     with style():
-        drawn = pareto(crowd(count).rows, "accuracy")
+        drawn = pareto({"": crowd(count).rows}, "accuracy")
         renderer = FigureCanvasAgg(drawn).get_renderer()
         drawn.draw(renderer)
         (panel,) = drawn.axes
@@ -57,10 +57,22 @@ def test_no_name_covers_another_or_a_point_or_leaves_the_axes(count: int) -> Non
         assert not [place for place in points if box.contains(*place)], name
 
 
+def test_each_data_set_has_its_own_front() -> None:
+    blocks = {"cheap": crowd(3).rows, "dear, with x=1": crowd(5).rows, "nothing": []}
+    with style():
+        drawn = pareto(blocks, "accuracy")
+    assert [panel.get_title() for panel in drawn.axes] == ["cheap", "dear, with x=1"]
+    for panel, rows in zip(drawn.axes, blocks.values(), strict=False):
+        values = [(row.seconds, row.values["accuracy"].mean) for row in rows]  # type: ignore[union-attr]
+        assert {text.get_text() for text in panel.texts} == {row.name for row in rows}
+        (line,) = panel.lines
+        assert list(line.get_xdata()) == [x for x, _ in front_of(values)]  # type: ignore[arg-type]
+
+
 def test_of_many_points_only_those_on_the_line_are_named() -> None:
     rows = crowd(60).rows
     with style():
-        drawn = pareto(rows, "accuracy")
+        drawn = pareto({"": rows}, "accuracy")
     values = [(row.seconds, row.values["accuracy"].mean, row.name) for row in rows]  # type: ignore[union-attr]
     front = front_of([(x, y) for x, y, _ in values])  # type: ignore[misc]
     assert {text.get_text() for text in drawn.axes[0].texts} == {name for x, y, name in values if (x, y) in front}
@@ -70,7 +82,7 @@ def test_of_many_points_only_those_on_the_line_are_named() -> None:
 def test_marks_of_seconds_do_not_run_into_each_other(ends: tuple[float, float]) -> None:
     rows = build_table([make_result(f"m{place}", 0, 0.5, seconds=end) for place, end in enumerate(ends)]).rows
     with style():
-        drawn = pareto(rows, "accuracy")
+        drawn = pareto({"": rows}, "accuracy")
         renderer = FigureCanvasAgg(drawn).get_renderer()
         drawn.draw(renderer)
     low, high = drawn.axes[0].get_xlim()
@@ -116,7 +128,7 @@ def test_lines_of_robustness_differ_in_colour_and_marker_and_keep_odd_names() ->
 def test_points_differ_by_supervision() -> None:
     rows = build_table([make_result("erm"), make_result("lnl", supervision=SEES_BIAS)]).rows
     with style():
-        drawn = pareto(rows, "accuracy")
+        drawn = pareto({"": rows}, "accuracy")
     assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["no bias labels", "bias labels to train"]
 
 
@@ -143,8 +155,8 @@ def test_wrapped_says_where_it_cuts() -> None:
 def test_svgs_of_a_page_share_no_id_and_have_a_name() -> None:
     rows = crowd(3).rows
     with style():
-        texts = [to_svg(pareto(rows, metric), f'a "{metric}" & more') for metric in ("accuracy", "unbiased")]
-        again = to_svg(pareto(rows, "accuracy"), 'a "accuracy" & more')
+        texts = [to_svg(pareto({"": rows}, metric), f'a "{metric}" & more') for metric in ("accuracy", "unbiased")]
+        again = to_svg(pareto({"": rows}, "accuracy"), 'a "accuracy" & more')
     assert again == texts[0]
     ids = [set(re.findall(r' id="([^"]+)"', text)) for text in texts]
     assert not ids[0] & ids[1]
@@ -160,6 +172,6 @@ def test_svgs_of_a_page_share_no_id_and_have_a_name() -> None:
 
 def test_a_file_has_no_page_around_it() -> None:
     with style():
-        text = to_svg(pareto(crowd(2).rows, "accuracy"))
+        text = to_svg(pareto({"": crowd(2).rows}, "accuracy"))
     assert text.startswith("<?xml")
     assert "currentColor" not in text

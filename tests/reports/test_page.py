@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made_runs import ODD_NAME, ODD_VALUE, make_comparison, make_run
 
@@ -167,10 +168,11 @@ def test_it_carries_the_numbers_of_every_rule(rule: str, made: list[Run], page: 
             for row in page.payload["rows"]
             if row["name"] == record["method"] and row["config"]["params"] == record["params"]
         ]
-        choice = row["choices"][rule]
-        assert choice["level"] == record["supervision"]
+        choice = row["choices"].get(rule, {"numbers": {}})
+        assert row["levels"][rule] == record["supervision"]
+        assert (rule in row["choices"]) == (record["accuracy"] is not None)
         for metric in ALL_METRICS:
-            entry = choice["numbers"]["test"].get(metric, [None])
+            entry = choice["numbers"].get("test", {}).get(metric, [None])
             assert entry[0] == (None if record[metric] is None else float(percent(record[metric])))
             if record[f"{metric}_std"] is not None:
                 assert entry[1] == float(percent(record[f"{metric}_std"]))
@@ -184,8 +186,11 @@ def test_rules_that_cannot_be_asked_are_left_out_and_told(page: Page) -> None:
 
 
 def test_a_page_of_no_row_says_so(tmp_path: Path) -> None:
-    run = make_run(tmp_path, readable=False)
-    text = to_html([run], [], Asked(rules=("val",)))
+    run = make_run(tmp_path)
+    arrays = dict(np.load(run.path / "predictions.npz"))
+    np.savez(run.path / "predictions.npz", **{name: of for name, of in arrays.items() if name.startswith("test.")})
+    tested = run.result.model_copy(update={"metrics": {"test": run.result.metrics["test"]}})
+    text = to_html([Run(tested, run.path)], [], Asked(rules=("val",)))
     assert "No finished trial." in text
     assert "left out" in text
 

@@ -17,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from debias_zoo.metrics import METRICS
-from debias_zoo.reports.cells import percent
+from debias_zoo.reports.cells import NOTHING, percent
 from debias_zoo.reports.page import to_html
 from debias_zoo.reports.report import Asked, make_report, render_report
 from debias_zoo.store import Run, read_runs
@@ -196,7 +196,8 @@ def test_a_rule_shows_the_numbers_of_the_report(
         for metric in METRICS:
             std = record[f"{metric}_std"]
             spread = "" if std is None else f" ± {percent(std)}"
-            assert page.column(metric, table)[place] == percent(record[metric]) + spread, (record["method"], metric)
+            shown = NOTHING if record[metric] is None else percent(record[metric]) + spread
+            assert page.column(metric, table)[place] == shown, (record["method"], metric)
         assert page.column("level", table)[place] == record["supervision"]
     assert page.find("#rule-about").text.endswith("labels")
 

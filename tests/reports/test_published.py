@@ -145,7 +145,7 @@ def test_the_table_carries_the_number_on_the_test_split_alone() -> None:
     assert row.published.mean == 0.8185
     (row,) = build_table(make_seeds("lnl", [0.5]), split="val").rows
     assert row.published is None
-    assert not build_table([make_result("hex")]).has_published
+    assert not build_table([make_result("hex")]).published
 
 
 def write(folder: Path, line: str) -> Path:

@@ -226,7 +226,9 @@ def test_an_old_result_is_told_and_not_mixed(tmp_path: Path) -> None:
     assert cells["erm"]["last"] == {"mean": stored.mean, "std": stored.std}
     assert "schema 1): only its last epoch can be shown" in report.sheets[0].problems[0]
     alone = make_report(runs, [], Asked(rules=["oracle"])).table
-    assert [row.seeds for row in alone.rows] == [(0,), (0,)]
+    assert [row.seeds for row in alone.rows] == [(0, 1), (0,)]
+    assert alone.rows[0].values["accuracy"] is None, "the mean of one seed of two"
+    assert alone.problems[0].startswith("no number: erm on cmnist, seed 1: ")
     assert "schema 1" in alone.problems[0]
 
 
@@ -249,7 +251,7 @@ def test_predictions_that_are_not_those_of_the_result_are_refused(damage: Any, s
     with pytest.raises(ZooError, match=said):
         Epochs(run)
     report = make_report([run], [], Asked(rules=["oracle"]))
-    assert report.table.rows == []
+    assert [row.values["accuracy"] for row in report.table.rows] == [None]
     assert "predictions.npz cannot be read" in report.table.problems[0]
 
 

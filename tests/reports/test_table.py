@@ -126,9 +126,13 @@ def test_the_same_seed_twice_counts_once_and_is_told_if_the_numbers_differ() -> 
     same = build_table([make_result(seed=0), make_result(seed=0, seconds=3.0)])
     assert only(same).seeds == (0,)
     assert same.problems == ()
-    other = build_table([make_result(seed=0, accuracy=0.5), make_result(seed=0, accuracy=0.6)])
+    first = make_result(seed=0, accuracy=0.5).model_copy(update={"environment": {"commit": "a1", "date": "2026-01-02"}})
+    other = build_table([first, make_result(seed=0, accuracy=0.6)])
     assert only(other).seeds == (0,)
-    assert "repeated: erm on cmnist, seed 0" in other.problems[0]
+    shown = only(other).results[0].environment["commit"]
+    assert other.problems[0].startswith("repeated: erm on cmnist, seed 0: two results with different numbers; shown is")
+    assert f"shown is that of commit {shown}, " in other.problems[0]
+    assert "commit a1, 2026-01-02" in other.problems[0]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +153,12 @@ def test_the_same_seed_twice_counts_once_and_is_told_if_the_numbers_differ() -> 
     ],
 )
 def test_ranks(metric: str, means: list[float | None], expected: list[int | None]) -> None:
-    assert ranks(metric, means) == expected
+    assert ranks(metric, means, [3] * len(means)) == expected
+
+
+def test_numbers_of_fewer_seeds_are_not_ranked() -> None:
+    assert ranks("accuracy", [0.4, 0.2, 0.3, None], [1, 3, 3, 5]) == [None, 2, 1, None]
+    assert ranks("accuracy", [0.4, 0.2], [1, 3]) == [None, None]
 
 
 def test_ranks_are_given_over_all_levels_of_supervision_but_within_the_data() -> None:
@@ -181,7 +190,7 @@ def test_rows_stand_by_supervision_then_as_asked() -> None:
         *make_seeds("e_none", [0.5], supervision=Supervision(knows_bias_kind=True)),
     ]
     (block,) = build_table(results).blocks
-    assert [level for level, _ in block.groups()] == list(LEVELS)
+    assert [level for level, _ in block.groups()] == list(LEVELS[:3])
     assert [row.method for row in block.rows] == ["d_none", "e_none", "b_select", "c_select", "a_train"]
     (asked,) = build_table(results, methods=["a_train", "e_none", "c_select", "b_select", "d_none"]).blocks
     assert [row.method for row in asked.rows] == ["e_none", "d_none", "c_select", "b_select", "a_train"]
