@@ -15,21 +15,27 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 PARTS: Mapping[str, tuple[str, ...]] = {
-    "Command line": ("__main__", "cli", "cli_*", "listing"),
+    "Command line": ("__main__", "checking", "cli", "cli_*", "listing", "scaffold"),
     "Run": ("driver", "estimate", "progress"),
     "Tune": ("tune", "tune_driver", "search_space"),
+    "From Python": ("api", "fitting"),
+    "Export": ("exported", "exporting", "loading", "model_card", "onnx_model", "predictor"),
     "Data": ("data", "preview"),
     "Look inside": ("explain", "gradcam", "heatsheet", "maps", "probes"),
-    "Check": ("checking", "testing/*"),
+    "Checks": ("testing/*",),
     "Grid": ("grid", "gridfile", "feasibility", "recipes"),
     "Executors": ("executor_*", "remote", "slots", "worker"),
     "One trial": ("assembly", "augment", "engine", "plans", "runner", "trainer"),
-    "Contracts": ("arrays", "dataset", "decode", "executors", "files", "method", "registry", "sources", "tracking"),
+    "Contracts": ("arrays", "dataset", "decode", "executors", "files", "method", "sources", "tracking"),
+    "Registry": ("plugin_files", "registry", "source_facts"),
     "Backbones": ("backbones", "nets", "timm_models", "torchvision_guard", "weights"),
     "Store": ("inventory", "metrics", "store", "trial"),
-    "Ground": ("cli_shared", "devices", "errors", "interrupts", "protocol", "seeds", "validated"),
+    "Ground": ("cli_shared", "devices", "errors", "interrupts", "plain_text", "protocol", "seeds", "validated"),
 }
 """The core by part, as patterns of file names; a name stands in the first part that has exactly it, or else fits."""
+
+HANDS_OUT = frozenset({"registry"})
+"""Files that find classes of the parts above them by name: what they import in a function is what they hand out."""
 
 WINGS = ("methods", "datasets", "reports")
 """The top-level folders; each is a part, and its files are not shown one by one."""
@@ -84,11 +90,12 @@ def house() -> House:
     arrows: dict[str, set[str]] = {part: set() for part in (*PARTS, *WINGS)}
     for name, path in core.items():
         package = ".".join(["debias_zoo", *name.split("/")[:-1]])
-        arrows[parts[name]] |= set(_parts(imported(path, package), parts)) - {parts[name]}
+        known = imported(path, package, types=False, late=name not in HANDS_OUT)
+        arrows[parts[name]] |= set(_parts(known, parts)) - {parts[name]}
     for wing in WINGS:
         for path in sorted((ROOT / wing).rglob("*.py")):
             package = ".".join(["debias_zoo", *path.relative_to(ROOT).parent.parts])
-            arrows[wing] |= set(_parts(imported(path, package), parts)) - {wing}
+            arrows[wing] |= set(_parts(imported(path, package, types=False), parts)) - {wing}
     about = {name: _about(path) for name, path in core.items()}
     return House(files, {part: frozenset(found) for part, found in arrows.items()}, about)
 
@@ -104,10 +111,16 @@ def part_of(name: str) -> str:
     raise ValueError(f"debias_zoo/{name}.py is in no part of the drawing: name it in PARTS of docs/house.py")
 
 
-def imported(path: Path, package: str) -> set[str]:
-    """Absolute names of all modules of ours that a file imports, wherever in it; also of names in modules."""
+def imported(path: Path, package: str, *, types: bool = True, late: bool = True) -> set[str]:
+    """Absolute names of all modules of ours that a file imports, wherever in it; also of names in modules.
+
+    types: whether imports count that are for type checkers alone, and never happen. late: those in functions.
+    """
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    left_out = [node for node in ast.walk(tree) if (not types and _for_types(node)) or (not late and _function(node))]
+    unseen = {id(node) for block in left_out for node in ast.walk(block)}
+    for node in [node for node in ast.walk(tree) if id(node) not in unseen]:
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -115,6 +128,14 @@ def imported(path: Path, package: str) -> set[str]:
             module = ".".join([*base, *filter(None, [node.module])])
             found.update([module, *(f"{module}.{alias.name}" for alias in node.names)])
     return {name for name in found if name.startswith("debias_zoo")}
+
+
+def _for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def _function(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 
 
 def _core() -> Iterator[tuple[str, Path]]:

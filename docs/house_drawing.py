@@ -55,9 +55,9 @@ def drawing() -> str:
 
 def _layered(found: House) -> tuple[list[list[Place]], list[list[Place]]]:
     """Levels from the top, and for each arrow its places from level to level."""
-    level = {part: found.level(part) for part in found.arrows}
+    level = {part: found.level(part) for part in found.arrows if part not in found.files or found.files[part]}
     top = max(level.values())
-    places = {part: _place(found, part) for part in found.arrows}
+    places = {part: _place(found, part) for part in level}
     levels: list[list[Place]] = [[] for _ in range(top + 1)]
     for part, place in places.items():
         levels[top - level[part]].append(place)
