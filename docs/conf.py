@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ myst_heading_anchors = 3
 smartquotes = False  # two dashes begin an option of a command
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+napoleon_use_ivar = True  # attributes in one list; their types stand in the signature
 
 SHEETS = {
     "table": "The table",
@@ -40,6 +42,7 @@ def setup(app: Any) -> None:
     """Generate pages and drawings before Sphinx looks for pages."""
     app.connect("builder-inited", _generate)
     app.connect("source-read", _headed)
+    app.connect("autodoc-process-docstring", _named_together, priority=400)  # before napoleon, at 500
 
 
 def _generate(app: Any) -> None:
@@ -53,3 +56,14 @@ def _headed(app: Any, name: str, source: list[str]) -> None:
     path = Path(name)
     if path.parts[0] == "results" and path.name in SHEETS:
         source[0] = f"---\norphan: true\n---\n\n# {path.parts[1]}: {SHEETS[path.name]}\n\n{source[0]}"
+
+
+def _named_together(app: Any, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
+    """Keep ``epoch, epochs: ...`` one entry of a list of attributes: Sphinx takes the first word for a type."""
+    if "Attributes:" not in lines:
+        return
+    start = lines.index("Attributes:") + 1
+    for k, line in enumerate(lines[start:], start):
+        names = re.match(r"    (\w+(?:, \w+)+): ", line)
+        if names:
+            lines[k] = f"    {names[1].replace(', ', ',')}: {line[names.end() :]}"
