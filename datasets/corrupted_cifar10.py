@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from debias_zoo.cache import made_once
 from debias_zoo.dataset import BiasDataset, Card, Images, Ints, Source, Split
-from debias_zoo.decode import made_once
 from debias_zoo.errors import ZooError
 from debias_zoo.files import read_npz
 from debias_zoo.protocol import Augment, Settings
@@ -116,8 +116,8 @@ class CorruptedCIFAR10(BiasDataset):
         key = f"{self.name}-{self.version}-{self.params.model_dump_json()}-{self.fingerprint(root)}-{split}"
         name = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
         rows = np.random.default_rng(seed_for(self.name, "order", seed)).permutation(len(labels))
-        made = made_once(name, lambda: self._corrupted(images, biases, split)[rows])
-        return Split(made, labels[rows], biases[rows])
+        made = made_once(name, lambda: {"images": self._corrupted(images, biases, split)[rows]})
+        return Split(made["images"], labels[rows], biases[rows])
 
     def load_digits(self, root: Path | None, split: str) -> tuple[Images, Ints]:
         """Clean images uint8 (N, 32, 32, 3) of a split, and labels int64 (N,)."""

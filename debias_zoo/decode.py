@@ -6,9 +6,7 @@ and times and how they are scaled. It counts as made when its ``done.json`` is t
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import io
 import json
 import os
 import stat
@@ -18,13 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from .cache import alone, cache_folder
 from .errors import ZooError
-from .store import cannot_write, make_folder, write_bytes, write_text
+from .store import cannot_write, make_folder, write_text
 
 FORMAT = 1
 """Raised when the same files and steps give other pixels."""
@@ -101,7 +100,7 @@ def decoded(
     folder = cache_folder() / fingerprint(files, steps)
     if _made(folder, len(files)) is None:
         make_folder(folder)
-        with _alone(folder):
+        with alone(folder):
             if _made(folder, len(files)) is None:
                 (folder / "done.json").unlink(missing_ok=True)
                 _Building(folder, files, steps).run(report)
@@ -117,11 +116,6 @@ def _made(folder: Path, count: int) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return known if whole else None
-
-
-def cache_folder() -> Path:
-    """Where decoded images lie."""
-    return Path(os.environ.get("DEBIAS_ZOO_CACHE") or "~/.cache/debias-zoo").expanduser()
 
 
 def fingerprint(files: Sequence[Path], steps: Sequence[Step]) -> str:
@@ -166,52 +160,6 @@ def _eight_bits(image: Any) -> Any:
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode} have no known range")
     return image
-
-
-def made_once(key: str, make: Callable[[], Images]) -> Images:
-    """What ``make`` gives, from a file that is written once and mapped into memory, shared between processes.
-
-    Args:
-        key: what identifies the array, as a name of a folder.
-        make: gives uint8 of any shape, the same at each call.
-
-    Raises:
-        ZooError: the file cannot be written.
-    """
-    folder = cache_folder() / key
-    file = folder / "done.npy"
-    if (found := _mapped(file)) is not None:
-        return found
-    make_folder(folder)
-    with _alone(folder):
-        if (found := _mapped(file)) is None:
-            buffer = io.BytesIO()
-            np.save(buffer, make(), allow_pickle=False)
-            write_bytes(file, buffer.getbuffer())
-            found = _mapped(file)
-    if found is None:
-        raise ZooError(f"{file} cannot be read again after it was written")
-    return found
-
-
-def _mapped(file: Path) -> Images | None:
-    """An array in a file, or None where it is missing or damaged."""
-    try:
-        return cast("Images", np.load(file, mmap_mode="c", allow_pickle=False))
-    except (OSError, ValueError, EOFError):
-        return None
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Only one process builds a cache, the others wait; the lock goes with the process."""
-    try:
-        file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise cannot_write(folder, error, "; choose another place with DEBIAS_ZOO_CACHE") from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 class _Building:

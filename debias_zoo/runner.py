@@ -27,6 +27,7 @@ from .method import Method, Task
 from .metrics import group_metrics
 from .plans import plan_stages
 from .registry import load_method
+from .shared import shared_split
 from .store import Folder
 from .tracking import Tracked, Tracking
 from .trainer import Fit, Trainer, UnfitCheckpointError, task_of
@@ -109,13 +110,14 @@ def _train(
 def load_splits(trial: Trial, root: Path | None) -> tuple[Split, dict[str, Split]]:
     """The training split and the evaluated ones, cut to the trial's limits."""
     data = dataset_of(trial)
-    evals = {name: data.load(root, name).head(trial.eval_limit) for name in data.card.eval_splits}
+    names = data.card.eval_splits
+    evals = {name: shared_split(data, root, name, trial.fingerprint).head(trial.eval_limit) for name in names}
     return load_train(trial, root), evals
 
 
 def load_train(trial: Trial, root: Path | None) -> Split:
     """The training split, cut to the trial's limit."""
-    return dataset_of(trial).load(root, "train").head(trial.train_limit)
+    return shared_split(dataset_of(trial), root, "train", trial.fingerprint).head(trial.train_limit)
 
 
 def make_method(trial: Trial, train: Split, out: Path) -> Method:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is kept beyond the run; the processes of one run share what they make."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if os.environ.get("PYTEST_XDIST_WORKER") is None else base.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEBIAS_ZOO_CACHE", str(shared / "cache"))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

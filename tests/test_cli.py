@@ -232,6 +232,30 @@ def test_a_killed_worker_costs_only_a_resume(finished: tuple[Path, str], tmp_pat
     assert outcome(out)[name] == outcome(whole)[name]
 
 
+@pytest.mark.slow
+def test_a_clock_that_goes_back_changes_nothing(finished: tuple[Path, str], tmp_path: Path) -> None:
+    whole, _ = finished
+    out = tmp_path / "runs"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import itertools, time\n\nnow, back = time.time(), itertools.count(step=3600)\n"
+        "time.time = lambda: now - next(back)\ntime.time_ns = lambda: int(1e9 * time.time())\n"
+    )
+    env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = ["run", "--methods", "lnl", *SMALL, "--out", str(out), "--seed", "0", "--jobs", "1"]
+    with zoo(*command, cwd=tmp_path, env=env) as run:
+        assert run.stdout is not None
+        while not list(out.glob("*/*/*/checkpoint.pt")):
+            assert run.poll() is None, run.stdout.read()
+        run.kill()
+    for file in out.rglob("*.*"):
+        os.utime(file, (4e9, 4e9))  # what was written before comes from the future
+    again = zoo(*command, cwd=tmp_path, env=env)
+    said, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, said
+    (name,) = outcome(out)
+    assert outcome(out)[name] == outcome(whole)[name]
+
+
 @pytest.fixture
 def broken_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An installed package with a method that raises when it is imported, and one of a name that is taken."""

@@ -251,16 +251,3 @@ def test_a_file_that_cannot_be_opened_is_not_called_damaged(
         decoded(files, STEPS, skip_corrupt=True)
     monkeypatch.setattr(module, "decode", real)
     assert len(decoded(files, STEPS).kept) == 150
-
-
-def test_a_made_array_is_written_once_and_again_when_it_is_damaged(cache: Path) -> None:
-    def make() -> Any:
-        calls.append(1)
-        return np.arange(12, dtype=np.uint8).reshape(3, 4)
-
-    calls: list[int] = []
-    for _ in range(2):
-        assert module.made_once("key", make).tolist() == make().tolist()
-    (cache / "key" / "done.npy").write_bytes(b"short")
-    assert module.made_once("key", make).shape == (3, 4)
-    assert len(calls) == 4, "twice by the test itself"
