@@ -9,24 +9,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from house import imported
 
 from debias_zoo.registry import GROUPS, entries
 
 ROOT = Path(__file__).resolve().parent.parent
 WINGS = ("methods", "datasets", "reports")
-
-
-def imported(path: Path, package: str) -> set[str]:
-    """Absolute names of all modules that a file imports, wherever in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            found.add(".".join([*base, *filter(None, [node.module])]))
-            found.update(".".join([*base, *filter(None, [node.module]), alias.name]) for alias in node.names)
-    return {name for name in found if name.startswith("debias_zoo")}
 
 
 def files(folder: str) -> list[Path]:
