@@ -114,5 +114,6 @@ def take_files(context: click.Context, paths: Sequence[Path]) -> None:
         entries.cache_clear()
 
     if paths:
-        context.call_on_close(restore)
+        if not context.resilient_parsing:  # completion closes its contexts before it looks for names
+            context.call_on_close(restore)
         name_files(paths)

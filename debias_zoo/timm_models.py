@@ -55,6 +55,6 @@ def is_model(name: str) -> bool:
         if not (timm.is_model(name) and timm.model_entrypoint(name) is function):
             raise ZooError(
                 f"backbone {name!r} of {entries('backbone')[name].origin} is not registered with timm: put "
-                "`@register_model` of timm.models above its function"
+                "`@register_model` of debias_zoo.nets above its function"
             )
     return bool(timm.is_model(name))

@@ -13,10 +13,9 @@ import numpy as np
 import torch.nn.functional as F
 from debias_zoo.dataset import BiasDataset, Card, Split, unknown_split
 from debias_zoo.method import Batch, Clock, Method, Paper, setting
-from debias_zoo.nets import StagedNet
+from debias_zoo.nets import StagedNet, register_model
 from debias_zoo.protocol import Settings
 from debias_zoo.reports.formats import Format
-from timm.models import register_model
 from torch import Tensor, nn
 
 

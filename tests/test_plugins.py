@@ -282,7 +282,7 @@ def complete(words: str) -> list[str]:
     env = {**os.environ, "_DEBIAS_ZOO_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": last}
     ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    return [line.partition(",")[2] for line in ended.stdout.splitlines()]
+    return [line.partition(",")[2] for line in ended.stdout.splitlines() if line]
 
 
 @pytest.mark.parametrize(
