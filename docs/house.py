@@ -18,7 +18,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "Command line": ("__main__", "checking", "cli", "cli_*", "listing", "scaffold"),
     "Run": ("driver", "estimate", "progress"),
     "Tune": ("tune", "tune_driver", "search_space"),
-    "From Python": ("api", "fitting"),
+    "From Python": ("api", "fitting", "runs"),
     "Export": ("exported", "exporting", "loading", "model_card", "onnx_model", "predictor"),
     "Data": ("data", "preview"),
     "Look inside": ("explain", "gradcam", "heatsheet", "maps", "probes"),
