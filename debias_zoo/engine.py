@@ -34,14 +34,24 @@ class DeviceSplit:
 
     Images that lie in a file stay there, and a thread reads ahead. With ``see_bias=False`` no bias label can be reached
     through it: that is the annotation firewall.
+
+    ``layout``: of the images in memory, as in ``Engine.layout``; it changes no value.
     """
 
-    def __init__(self, split: Split, device: torch.device, see_bias: bool) -> None:
+    def __init__(
+        self,
+        split: Split,
+        device: torch.device,
+        see_bias: bool,
+        layout: torch.memory_format = torch.channels_last,
+    ) -> None:
         def put(array: Any) -> Tensor | None:
             return None if array is None else torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
+        self._layout = layout
         self._file = split.images if isinstance(split.images, RowFile) else None
-        self._images = put(split.images) if self._file is None else None  # (N, H, W, C) uint8
+        held = put(split.images) if self._file is None else None  # (N, H, W, C) uint8
+        self._images = None if held is None else self._laid_out(held)
         self.labels = cast("Tensor", put(split.labels))
         self.biases = put(split.biases) if see_bias else None
         self._bias_map = put(split.bias_map) if see_bias else None
@@ -55,7 +65,7 @@ class DeviceSplit:
         """uint8 (B, H, W, C) of the rows (B,) of each chunk in turn; the next one is read while one is used."""
         if self._images is not None:
             for rows in chunks:
-                yield self._images.index_select(0, rows)
+                yield self._seen(self._images.index_select(0, rows))
             return
         with ThreadPoolExecutor(1) as reader:
             ahead = [reader.submit(self._read, rows) for rows in chunks[:READ_AHEAD]]
@@ -66,7 +76,15 @@ class DeviceSplit:
 
     def _read(self, rows: Tensor) -> Tensor:
         file = cast("RowFile", self._file)
-        return torch.from_numpy(file[rows.cpu().numpy()]).to(self.device)
+        return self._seen(self._laid_out(torch.from_numpy(file[rows.cpu().numpy()]).to(self.device)))
+
+    def _laid_out(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, H, W, C) as it lies in memory: so, or as contiguous (B, C, H, W)."""
+        return pixels if self._layout == torch.channels_last else pixels.permute(0, 3, 1, 2).contiguous()
+
+    def _seen(self, stored: Tensor) -> Tensor:
+        """What lies in memory as (B, H, W, C)."""
+        return stored if self._layout == torch.channels_last else stored.permute(0, 2, 3, 1)
 
     def batch(
         self,
@@ -107,7 +125,7 @@ class DeviceSplit:
 
 
 def as_image(pixels: Tensor) -> Tensor:
-    """Float (B, C, H, W) in [0, 1], channels last in memory. pixels: uint8 (B, H, W, C)."""
+    """Float (B, C, H, W) in [0, 1], in memory as the pixels are. pixels: uint8 (B, H, W, C)."""
     return pixels.permute(0, 3, 1, 2).float().mul_(1.0 / 255.0)
 
 
@@ -115,17 +133,20 @@ class Engine:
     """A method with its optimizers: one ``step`` does what the method's ``updates`` say, and nothing else.
 
     Args:
-        method: moved to the device, channels last in memory.
+        method: moved to the device, in memory as ``layout`` says.
         precision: "fp32", or "bf16" for autocast to bfloat16.
 
     Attributes:
+        layout: of images and convolutions in memory: channels last, or contiguous where nothing is convolved, so that
+            flattening an image copies nothing.
         passes: of any of the method's backbones in the last step, forward and backward.
     """
 
     def __init__(self, method: Method, device: torch.device | str = "cpu", precision: str = "fp32") -> None:
         self.device = torch.device(device)
         self.method = method.to(self.device)
-        nn.Module.to(method, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.layout = torch.channels_last if convolves(method) else torch.contiguous_format
+        nn.Module.to(method, memory_format=self.layout)  # type: ignore[call-overload]
         self.precision = precision
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._parameters: dict[str, list[nn.Parameter]] = {}
@@ -133,6 +154,18 @@ class Engine:
         self._settings = Settings()
         self._backbones = [part for part in method.modules() if isinstance(part, Backbone)]
         self.passes = (0, 0)
+
+    def split(self, split: Split, see_bias: bool) -> DeviceSplit:
+        """A split on the device, its images in memory as the method wants them."""
+        return DeviceSplit(split, self.device, see_bias, self.layout)
+
+    def seed(self, seed: int) -> None:
+        """Seed torch's global generator of the device: dropout and the like.
+
+        ``torch.manual_seed`` also seeds devices that are not there, which takes a hundred times as long.
+        """
+        seed_all = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
+        seed_all(seed)
 
     def build_optimizers(self, settings: Settings, keep_state: bool = False) -> None:
         """Fresh optimizers for a stage; ``keep_state`` carries over momentum and the like where names agree."""
@@ -214,6 +247,11 @@ class Engine:
         self.method.load_state_dict(state["method"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+
+
+def convolves(module: nn.Module) -> bool:
+    """Whether any weight is that of a convolution."""
+    return any(parameter.dim() == 4 for parameter in module.parameters())
 
 
 def _optimizer(

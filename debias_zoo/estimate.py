@@ -75,10 +75,10 @@ def _time(trial: Trial, out: Path, train: Split, evals: dict[str, Split], device
         return 0.0  # its teacher is not trained yet, so it cannot be built
     method = make_method(trial, train, out)
     engine = Engine(method, device, trial.precision)
-    split = DeviceSplit(train, engine.device, method.sees_bias)
+    split = engine.split(train, method.sees_bias)
     plans = plan_stages(method, trial.settings, trial.stages)
     total = sum(_stage_seconds(engine, plan, split) for plan in plans)
-    probe = DeviceSplit(next(iter(evals.values())).head(512), engine.device, False)
+    probe = engine.split(next(iter(evals.values())).head(512), False)
     started = time.perf_counter()
     predict_split(engine, probe)
     an_image = (time.perf_counter() - started) / len(probe)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .augment import augmented
 from .dataset import Split
-from .engine import Augmentation, DeviceSplit, Engine, predict_split, quiet
+from .engine import Augmentation, Engine, predict_split, quiet
 from .errors import DivergedError, ZooError
 from .method import Clock, Method, Repeats, Stage, Task, Weights
 from .plans import StagePlan
@@ -100,8 +100,8 @@ class Trainer:
     ) -> None:
         self.engine, self.method, self.plans, self.seed = engine, engine.method, plans, seed
         shown = train if self.method.reads_bias_map else replace(train, bias_map=None)
-        self.train = DeviceSplit(shown, engine.device, self.method.sees_bias)
-        self.evals = {name: DeviceSplit(split, engine.device, False) for name, split in evals.items()}
+        self.train = engine.split(shown, self.method.sees_bias)
+        self.evals = {name: engine.split(split, False) for name, split in evals.items()}
         self._val = evals.get(validation_split(evals) if self.method.needs_val_bias else "val")
         self.save, self.report = save, report
         self.progress = Progress()
@@ -193,7 +193,7 @@ class Trainer:
         augment = self._augmentation(plan, stage, at.epoch)
         for step, (rows, pixels) in enumerate(zip(chunks, self.train.pixels(chunks), strict=True), at.step):
             seed = seed_for(self.seed, "step", stage, at.epoch, step)
-            torch.manual_seed(seed)
+            self.engine.seed(seed)
             batch = self.train.batch(rows, generator.manual_seed(seed), pixels, augment)
             logged = self.engine.step(batch, replace(clock, step=at.epoch * steps + step))
             first_bad = self._add_up(logged, first_bad, step)
@@ -263,7 +263,7 @@ class Trainer:
         val = self._val
         if val is None and self.method.needs_val_bias:
             raise ZooError(f"{self.method.name} needs a validation split with bias labels")
-        view = self.train if val is None else DeviceSplit(val, self.engine.device, self.method.needs_val_bias)
+        view = self.train if val is None else self.engine.split(val, self.method.needs_val_bias)
         view.generator.manual_seed(seed_for(self.seed, "hook", "finish"))
         self.method.finish(self.train, view)
 
