@@ -57,11 +57,15 @@ def drive(
     executor: str = "local",
     address: str = "",
     slurm: Sequence[str] = (),
+    compiling: str = "off",
+    stack: int = 1,
     console: Console | None = None,
 ) -> int:
     """Run a comparison as the options of ``debias-zoo run`` say; returns the exit code."""
     console = console or Console()
-    runs_on = pick_executor(executor, {"address": address, "slurm": slurm})
+    runs_on = pick_executor(executor, {"address": address, "slurm": slurm, "stack-seeds": stack > 1})
+    if stack > 1 and compiling != "off":
+        raise ZooError("--stack-seeds batches what --compile would compile: give one of them")
     device = device if runs_on.remote and device.startswith("cuda") else pick_device(device)
     trackers = check_trackers(track)
     request = Request(
@@ -82,9 +86,12 @@ def drive(
 
     def compare() -> int:
         grid = build_grid(request)
-        slots, each = share_out(jobs, len(grid.trials), device, threads, gpus, per_gpu, runs_on.remote)
+        programs = len(grid.trials) if stack == 1 else -(-len(grid.trials) // stack)
+        slots, each = share_out(jobs, programs, device, threads, gpus, per_gpu, runs_on.remote)
         spread = gpus if len(gpus) > 1 else ()
-        setup = Setup(out, slots, each, device, root, tuple(trackers), spread, per_gpu or 1, address, parameters)
+        setup = Setup(
+            out, slots, each, device, root, tuple(trackers), spread, per_gpu or 1, address, parameters, compiling, stack
+        )
         return _compare(console, request, grid, setup, runs_on, jobs == "auto", dry_run)
 
     return until_stopped(compare, lambda text: say(console, text))

@@ -41,11 +41,11 @@ def _expected(trials: Iterable[Trial], out: Path, root: Path | None, device: str
     if out.exists():
         for result in read_results(out)[0]:
             if result.environment.get("device") == device:
-                seen[_but_seed(result.trial)] = result.seconds.get("total", 0.0)
+                seen[result.trial.but_seed()] = result.seconds.get("total", 0.0)
     found = {}
     last: tuple[Any, tuple[Split, dict[str, Split]]] | None = None  # trials of one data set follow each other
     for trial in trials:
-        key = _but_seed(trial)
+        key = trial.but_seed()
         if key not in seen:
             try:
                 data = (trial.dataset, trial.params, trial.train_limit, trial.eval_limit)
@@ -64,10 +64,6 @@ def makespan(seconds: list[float], slots: int) -> float:
     for value in seconds:
         free[free.index(min(free))] += value
     return max(free)
-
-
-def _but_seed(trial: Trial) -> str:
-    return trial.model_copy(update={"seed": 0, "needs": {}}).identity
 
 
 def _time(trial: Trial, out: Path, train: Split, evals: dict[str, Split], device: str) -> float:

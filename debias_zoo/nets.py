@@ -136,7 +136,8 @@ class InputStage(nn.Sequential):
         x = torch.cat([x, torch.ones_like(x[:, :1])], 1)  # (B, C + 1, H, W)
         scaled = conv.weight * norm.weight.view(1, -1, 1, 1)
         shift = (conv.weight * norm.bias.view(1, -1, 1, 1)).sum(1, keepdim=True)
-        weight = torch.cat([scaled, shift], 1).contiguous(memory_format=torch.channels_last)
+        # seen with the channels last while they are joined, so that they lie in memory so
+        weight = torch.cat([scaled.permute(0, 2, 3, 1), shift.permute(0, 2, 3, 1)], 3).permute(0, 3, 1, 2)
         x = F.conv2d(x, weight, conv.bias, conv.stride, conv.padding)
         for module in rest:
             x = module(x)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from debias_zoo import engine, nets
 from debias_zoo.backbones import Normalize
-from debias_zoo.engine import DeviceSplit, Engine
+from debias_zoo.engine import DeviceSplit, Engine, Layout
 from debias_zoo.method import Method
 from debias_zoo.registry import load_method
 from debias_zoo.testing.bench import Bench, differences
@@ -50,7 +50,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nets.StagedNet, "forward_head", mean_of_maps)
     monkeypatch.setattr(nets.InputStage, "forward", padded)
     monkeypatch.setattr(Normalize, "forward", lambda self, image: torch.addcmul(self.shift, image, self.scale))
-    monkeypatch.setattr(engine, "convolves", lambda module: True)
+    monkeypatch.setattr(engine, "usual_layout", lambda method: Layout())
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,14 @@ def test_an_image_that_need_not_be_normalised_is_not_touched() -> None:
     torch.testing.assert_close(moved(image), 2.0 * image - 1.0)
 
 
-@pytest.mark.parametrize(("backbone", "layout"), [("mlp", torch.contiguous_format), ("resnet20", torch.channels_last)])
-def test_images_lie_in_memory_as_the_network_wants_them(backbone: str, layout: torch.memory_format) -> None:
+@pytest.mark.parametrize(("backbone", "layout"), [("mlp", Layout(channels_last=False)), ("resnet20", Layout())])
+def test_images_lie_in_memory_as_the_network_wants_them(backbone: str, layout: Layout) -> None:
     method: Method = Bench(load_method("erm"), backbone=backbone).build()
     own = Engine(method)
     assert own.layout == layout
     split = uneven_split(0, 12)
     view, usual = own.split(split, True), DeviceSplit(split, torch.device("cpu"), True)
     batch = view.batch(torch.tensor([3, 1]), torch.Generator())
-    assert batch.image.is_contiguous(memory_format=layout)
+    assert batch.image.is_contiguous(memory_format=layout.memory_format)
     assert torch.equal(batch.image, usual.batch(torch.tensor([3, 1]), torch.Generator()).image)
     assert torch.equal(view.image(slice(None)), usual.image(slice(None)))
