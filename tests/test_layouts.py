@@ -171,6 +171,7 @@ def test_a_result_says_its_layout(trial: Trial, tmp_path: Path, traced: list[tor
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # inductor's own
 @pytest.mark.parametrize("backbone", ["lnl_convnet", "mlp"])
 def test_a_compiled_step_is_the_step_within_tolerance(backbone: str) -> None:
     torch._dynamo.reset()

@@ -21,6 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,15 +38,18 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from debias_zoo.arrays import STANDARD as IMAGES
 from debias_zoo.assembly import dataset_of
 from debias_zoo.backbones import BackboneFactory
+from debias_zoo.course import Course
 from debias_zoo.dataset import Split
 from debias_zoo.devices import keep_freed_memory
-from debias_zoo.engine import Engine
+from debias_zoo.engine import Engine, usual_layout
 from debias_zoo.grid import Request, build_grid
+from debias_zoo.layouts import measure
 from debias_zoo.method import Batch, Clock, Update
 from debias_zoo.plans import StagePlan, plan_stages
 from debias_zoo.protocol import Settings
 from debias_zoo.registry import load_method
-from debias_zoo.trainer import Trainer, task_of
+from debias_zoo.stacking import Stacker
+from debias_zoo.trainer import Fit, Trainer, task_of
 
 CLASSES = 10
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -203,11 +207,77 @@ def report_rates(chosen: Mapping[str, Case], rounds: int, threads: tuple[int, ..
         print(f"goals for {GOALS}: of products at least {GOAL_PRODUCTS:.0%}, outside under {GOAL_OUTSIDE:.0%}")
 
 
+def report_layouts(chosen: Mapping[str, Case]) -> None:
+    """Milliseconds of a step in every layout, seconds until a compiled one runs, and after how many steps that pays."""
+    torch.set_num_threads(1)
+    print(f"{'backbone':12} precision layout                    ms a step  starts in  pays after")
+    for name, case in chosen.items():
+        for precision in PRECISIONS:
+            engine = case.engine(precision)
+            images, usual = case.split().head(case.settings.batch_size), usual_layout(engine.method)
+            found = measure(lambda case=case: case.engine("fp32").method, case.plan(engine), images, "cpu", precision)
+            base = found[usual.name]
+            for layout, timing in found.items():
+                gain = base.step - timing.step
+                after = f"{(timing.start - base.start) / gain:.0f} steps" if gain > 0.0 else "never"
+                pays = "the usual one" if layout == usual.name else after
+                numbers = f"{timing.step * 1e3:9.1f} {timing.start:8.1f} s  {pays}"
+                print(f"{name:12} {precision:9} {layout:25} {numbers}", flush=True)
+
+
+def report_stacked(rounds: int, seeds: int = 4) -> None:
+    """Images a second of several seeds one after the other, and as one program; one thread."""
+    torch.set_num_threads(1)
+    print(f"{'backbone':14} precision batch  seeds  separate   stacked  stacked / separate")
+    small = standard("cmnist-lff")
+    tiny = Settings(batch_size=32).over(small)
+    for case in (
+        Case("mlp", 28, small, 20, {"depth": 3, "width": 100}),
+        Case("mlp", 28, tiny, 60, {"depth": 3, "width": 100}),
+        Case("lnl_convnet", 28, standard("cmnist"), 4),
+        Case("simple_convnet", 28, Settings(batch_size=32).over(standard("biased-mnist")), 1, {"kernel": 3}),
+    ):
+        for precision in PRECISIONS:
+            pairs = [(run_seeds(case, precision, seeds, False), run_seeds(case, precision, seeds, True))]
+            pairs += [
+                (run_seeds(case, precision, seeds, False), run_seeds(case, precision, seeds, True))
+                for _ in range(rounds)
+            ]
+            size = case.settings.batch_size or 1
+            images = seeds * case.steps * size
+            separate, stacked = (images / statistics.median(pair[k] for pair in pairs[1:]) for k in (0, 1))
+            ratio = statistics.median(pair[0] / pair[1] for pair in pairs[1:])
+            numbers = f"{size:5} {seeds:6} {separate:9.0f} {stacked:9.0f} {ratio:18.2f}"
+            print(f"{case.backbone:14} {precision:9} {numbers}", flush=True)
+
+
+def run_seeds(case: Case, precision: str, seeds: int, stacked: bool) -> float:
+    """Seconds of an epoch of each seed, without what a stack proves at its first step."""
+    split = case.split()
+
+    def course(seed: int) -> Course[Fit]:
+        engine = case.engine(precision, seed)
+        return Trainer(engine, [case.plan(engine)], split, {}, seed).course()
+
+    courses = [course(seed) for seed in range(seeds)]
+    stacker = Stacker(print)
+    steps = [next(each) for each in courses]
+    if stacked:
+        stacker.prove(steps)
+    started = now()
+    for _ in range(case.steps):
+        made = stacker.make(steps) if stacked else [step.make for step in steps]
+        done = [make() for make in made]
+        with suppress(StopIteration):
+            steps = [each.send(one) for each, one in zip(courses, done, strict=True)]
+    return now() - started
+
+
 def main() -> None:
     """Measure everything, or what is named."""
     known = cases()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", help="rates; nothing: all")
+    parser.add_argument("what", nargs="*", help="rates, layouts, stacked; nothing: rates and stacked")
     parser.add_argument("--backbones", default=",".join(known), help=f"of {', '.join(known)}")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--rounds", type=int, default=5)
@@ -215,8 +285,12 @@ def main() -> None:
     keep_freed_memory()
     chosen = {name: known[name] for name in asked.backbones.split(",")}
     threads = tuple(int(count) for count in asked.threads.split(","))
-    parts: dict[str, Callable[[], None]] = {"rates": lambda: report_rates(chosen, asked.rounds, threads)}
-    for name in asked.what or parts:
+    parts: dict[str, Callable[[], None]] = {
+        "rates": lambda: report_rates(chosen, asked.rounds, threads),
+        "layouts": lambda: report_layouts(chosen),  # minutes of compiling
+        "stacked": lambda: report_stacked(asked.rounds),
+    }
+    for name in asked.what or ("rates", "stacked"):
         parts[name]()
 
 
