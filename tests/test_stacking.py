@@ -198,11 +198,33 @@ def test_what_cannot_be_batched_is_trained_one_after_the_other_and_the_reason_to
     group = Group(cls, "mlp")
     stacked = group.stacked()
     (told,) = group.told
-    assert told.startswith(f"{cls.name}: seeds are trained one after the other: {reason}")
+    assert told.startswith(f"{cls.name}: in stage 'main' seeds are trained one after the other: {reason}")
     for seed in SEEDS:
         state = stacked[seed].method.state_dict()
         assert all(same_bits(value, state[name]) for name, value in alone[seed].method.state_dict().items())
         assert stacked[seed].notes == []
+
+
+class Late(Dropping):
+    """Dropout from the second epoch on, long after the stack was proved."""
+
+    name = "late"
+
+    def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        logits = self.logits(batch) if clock.epoch else self.net(batch.image)
+        return {"loss": F.cross_entropy(logits, batch.label)}
+
+
+def test_what_cannot_be_batched_any_more_goes_on_one_after_the_other() -> None:
+    alone = Group(Late, "mlp").separately()
+    group = Group(Late, "mlp")
+    stacked = group.stacked()
+    assert "random operation" in group.told[0]
+    assert group.failed == dict.fromkeys(SEEDS, "")
+    for seed in SEEDS:
+        assert apart(stacked[seed], alone[seed]) < 1e-4
+        assert stacked[seed].steps == alone[seed].steps
+        assert stacked[seed].notes == ["trained in one program with 2 other seeds (--stack-seeds)"]
 
 
 def test_a_proof_changes_nothing() -> None:
