@@ -69,6 +69,8 @@ def pick_layout(
     if mode not in MODES:
         raise unknown("--compile", mode, MODES)
     usual = usual_layout(make())
+    if mode != "off":
+        torch.compiler.reset()  # torch compiles eight forms of a function and no more: earlier trials may have had them
     if mode != "auto":
         return Layout(usual.channels_last, compiled=mode == "on")
     sizes = [(plan, plan.settings.batch_size or 1) for plan in plans]
@@ -76,6 +78,7 @@ def pick_layout(
     longest, size = max(sizes, key=lambda found: found[0].epochs)
     facts = facts_of(trial, device, min(size, len(train)), tuple(train.images.shape[1:]))
     found = kept_timings(facts, lambda: measure(make, longest, train.head(size), device, trial.precision))
+    torch.compiler.reset()
     return fastest(found, usual, steps)
 
 
@@ -126,7 +129,10 @@ def candidates() -> list[Layout]:
 
 
 def measure(make: Callable[[], Method], plan: StagePlan, images: Split, device: str, precision: str) -> Timings:
-    """Time a few steps of every layout in turn; one that cannot run, for lack of a compiler, is left out."""
+    """Time a few steps of every layout in turn; one that cannot run, for lack of a compiler, is left out.
+
+    ``torch.compiler.reset()`` must have been called where others were compiled before.
+    """
     start: dict[str, float] = {}
     steps: dict[str, Callable[[], float]] = {}
     with torch.random.fork_rng(devices=[]):

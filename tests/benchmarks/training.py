@@ -215,11 +215,12 @@ def report_layouts(chosen: Mapping[str, Case]) -> None:
         for precision in PRECISIONS:
             engine = case.engine(precision)
             images, usual = case.split().head(case.settings.batch_size), usual_layout(engine.method)
+            torch.compiler.reset()
             found = measure(lambda case=case: case.engine("fp32").method, case.plan(engine), images, "cpu", precision)
             base = found[usual.name]
             for layout, timing in found.items():
                 gain = base.step - timing.step
-                after = f"{(timing.start - base.start) / gain:.0f} steps" if gain > 0.0 else "never"
+                after = f"{max(timing.start - base.start, 0.0) / gain:.0f} steps" if gain > 0.0 else "never"
                 pays = "the usual one" if layout == usual.name else after
                 numbers = f"{timing.step * 1e3:9.1f} {timing.start:8.1f} s  {pays}"
                 print(f"{name:12} {precision:9} {layout:25} {numbers}", flush=True)
