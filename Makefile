@@ -15,6 +15,7 @@ slow:
 
 bench:
 	python tests/benchmarks/speed.py
+	python tests/benchmarks/training.py
 	python tests/benchmarks/cost.py
 	python tests/benchmarks/grid.py
 	python tests/benchmarks/reports.py

@@ -36,9 +36,24 @@ class Normalize(nn.Module):
         mean, std = (torch.tensor(value)[:channels].view(1, -1, 1, 1) for value in NORMALIZATIONS[name])
         self.register_buffer("scale", 1.0 / std, persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
+        self.changes = name != "none"
 
     def forward(self, image: Tensor) -> Tensor:
+        if not self.changes:  # the same bits, without a pass over the image
+            return image
         return torch.addcmul(self.shift, image, self.scale)
+
+
+class Passes(nn.Module):
+    """The passes through a timm model, as a module that can be compiled; copies of it are not compiled."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, way: str, image: Tensor, **options: Any) -> Any:
+        """What the model's method ``way`` gives."""
+        return getattr(self.model, way)(image, **options)
 
 
 class Backbone(nn.Module):
@@ -75,6 +90,8 @@ class Backbone(nn.Module):
         self.model: Any = create(name, classes if embed_dim is None else 0, image_shape, options)
         if weights:
             put(self.model, initial_weights(weights, name, image_shape, options))
+        self._passes = [Passes(self.model)]  # in a list: its weights have their names by the model alone
+        self._compiled: dict[str, torch.Size] | None = None
         if not hasattr(self.model, "forward_intermediates"):
             raise ZooError(
                 f"backbone {name!r} cannot be tapped: its timm model has no forward_intermediates. "
@@ -98,7 +115,7 @@ class Backbone(nn.Module):
     def features(self, image: Tensor) -> Tensor:
         """(B, dim): the pooled embedding that the classifier reads."""
         self.passes += 1
-        return self._pool(self.model.forward_features(self.normalize(image)))
+        return self._pool(self._through("forward_features", image))
 
     def classify(self, features: Tensor) -> Tensor:
         """(B, classes) logits of features (B, dim)."""
@@ -110,9 +127,7 @@ class Backbone(nn.Module):
         """(B, C_k, H_k, W_k): the map after ``stage`` (None: the middle one); later stages are not computed."""
         self.passes += 1
         index = self.tap_index(stage)
-        maps = self.model.forward_intermediates(
-            self.normalize(image), indices=[index], stop_early=True, intermediates_only=True
-        )
+        maps = self._through("forward_intermediates", image, indices=[index], stop_early=True, intermediates_only=True)
         found: Tensor = maps[-1]
         return found
 
@@ -120,15 +135,14 @@ class Backbone(nn.Module):
         """The pooled features and the map after ``stage``, of one pass."""
         self.passes += 1
         index = self.tap_index(stage)
-        last, maps = self.model.forward_intermediates(self.normalize(image), indices=[index])
+        last, maps = self._through("forward_intermediates", image, indices=[index])
         return self._pool(last), maps[-1]
 
     def maps(self, image: Tensor) -> list[Tensor]:
         """The maps after all stages, (B, C_k, H_k, W_k) each, of one pass."""
         self.passes += 1
-        found: list[Tensor] = self.model.forward_intermediates(
-            self.normalize(image), indices=list(range(self.taps)), intermediates_only=True
-        )
+        every = list(range(self.taps))
+        found: list[Tensor] = self._through("forward_intermediates", image, indices=every, intermediates_only=True)
         return found
 
     def tap_index(self, stage: int | None = None) -> int:
@@ -164,6 +178,22 @@ class Backbone(nn.Module):
         below = probe.tap(torch.zeros(2, *self.image_shape, device="meta"), stage).sum()
         grads = torch.autograd.grad(below, list(probe.parameters()), allow_unused=True)
         return [own for own, grad in zip(self.parameters(), grads, strict=True) if grad is not None]
+
+    def compile_passes(self) -> None:
+        """Have training steps run through ``torch.compile``, at batches of the size of the first one.
+
+        Others, such as the last batch of an epoch, are not compiled: each new size would take as long again.
+        """
+        self._passes[0].compile(dynamic=False)
+        self._compiled = {}
+
+    def _through(self, way: str, image: Tensor, **options: Any) -> Any:
+        x, passes = self.normalize(image), self._passes[0]
+        if self._compiled is not None and self.training and torch.is_grad_enabled():
+            seen = f"{way} {options}"
+            if self._compiled.setdefault(seen, image.shape) == image.shape:
+                return passes(way, x, **options)
+        return passes.forward(way, x, **options)
 
     def _pool(self, last: Tensor) -> Tensor:
         pooled: Tensor = self.embed(self.model.forward_head(last, pre_logits=True))

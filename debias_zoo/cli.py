@@ -87,6 +87,22 @@ def cli() -> None:
     metavar="NAME",
     help="Show the curves there too: tensorboard; repeatable.",
 )
+@click.option(
+    "--compile",
+    "compiling",
+    type=click.Choice(["off", "on", "auto"]),
+    default="off",
+    show_default=True,
+    help="Networks through torch.compile; auto: what is measured here to be fastest. Numbers differ in last digits.",
+)
+@click.option(
+    "--stack-seeds",
+    "stack",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Train so many seeds as one program where the method allows it. Numbers differ in last digits.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the trials, their number and the expected time; train nothing.")
 @click.pass_context
 @mendable

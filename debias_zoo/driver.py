@@ -85,13 +85,17 @@ def compare(
     executor: str = "local",
     address: str = "",
     slurm: Sequence[str] = (),
+    compiling: str = "off",
+    stack: int = 1,
 ) -> Comparison:
     """Run what is not finished of a comparison, as the options of ``debias-zoo run`` say; the console is told.
 
     Raises:
         ZooError: something was asked for that cannot be done; a trial that fails is a problem of the comparison.
     """
-    runs_on = pick_executor(executor, {"address": address, "slurm": slurm})
+    runs_on = pick_executor(executor, {"address": address, "slurm": slurm, "stack-seeds": stack > 1})
+    if stack > 1 and compiling != "off":
+        raise ZooError("--stack-seeds batches what --compile would compile: give one of them")
     device = device if runs_on.remote and device.startswith("cuda") else pick_device(device)
     trackers = check_trackers(track)
     request = Request(
@@ -110,9 +114,12 @@ def compare(
     gpus = visible_gpus() if device == "cuda" and not runs_on.remote else ()
     parameters = parse_slurm(slurm)
     grid = build_grid(request)
-    slots, each = share_out(jobs, len(grid.trials), device, threads, gpus, per_gpu, runs_on.remote)
+    programs = len(grid.trials) if stack == 1 else -(-len(grid.trials) // stack)
+    slots, each = share_out(jobs, programs, device, threads, gpus, per_gpu, runs_on.remote)
     spread = gpus if len(gpus) > 1 else ()
-    setup = Setup(out, slots, each, device, root, tuple(trackers), spread, per_gpu or 1, address, parameters)
+    setup = Setup(
+        out, slots, each, device, root, tuple(trackers), spread, per_gpu or 1, address, parameters, compiling, stack
+    )
     errors = _run_missing(console, request, grid, setup, runs_on, jobs == "auto", dry_run)
     return _comparison(grid, out, errors)
 

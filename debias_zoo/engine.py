@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -34,12 +35,21 @@ class DeviceSplit:
 
     Images that lie in a file stay there, and a thread reads ahead. With ``see_bias=False`` no bias label can be reached
     through it: that is the annotation firewall.
+
+    ``layout``: of the images in memory; it changes no value.
     """
 
-    def __init__(self, split: Split, device: torch.device, see_bias: bool) -> None:
+    def __init__(
+        self,
+        split: Split,
+        device: torch.device,
+        see_bias: bool,
+        layout: torch.memory_format = torch.channels_last,
+    ) -> None:
         def put(array: Any) -> Tensor | None:
             return None if array is None else torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
+        self._layout = layout
         self._file = split.images if isinstance(split.images, RowFile) else None
         self._images = put(split.images) if self._file is None else None  # (N, H, W, C) uint8
         self.labels = cast("Tensor", put(split.labels))
@@ -55,7 +65,7 @@ class DeviceSplit:
         """uint8 (B, H, W, C) of the rows (B,) of each chunk in turn; the next one is read while one is used."""
         if self._images is not None:
             for rows in chunks:
-                yield self._images.index_select(0, rows)
+                yield self._laid_out(self._images.index_select(0, rows))
             return
         with ThreadPoolExecutor(1) as reader:
             ahead = [reader.submit(self._read, rows) for rows in chunks[:READ_AHEAD]]
@@ -66,7 +76,13 @@ class DeviceSplit:
 
     def _read(self, rows: Tensor) -> Tensor:
         file = cast("RowFile", self._file)
-        return torch.from_numpy(file[rows.cpu().numpy()]).to(self.device)
+        return self._laid_out(torch.from_numpy(file[rows.cpu().numpy()]).to(self.device))
+
+    def _laid_out(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, H, W, C), the same pixels in memory as the layout says."""
+        if self._layout == torch.channels_last:
+            return pixels
+        return pixels.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
 
     def batch(
         self,
@@ -107,25 +123,56 @@ class DeviceSplit:
 
 
 def as_image(pixels: Tensor) -> Tensor:
-    """Float (B, C, H, W) in [0, 1], channels last in memory. pixels: uint8 (B, H, W, C)."""
+    """Float (B, C, H, W) in [0, 1], in memory as the pixels are. pixels: uint8 (B, H, W, C)."""
     return pixels.permute(0, 3, 1, 2).float().mul_(1.0 / 255.0)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a method's networks and images lie in memory, and whether the passes of its backbones are compiled."""
+
+    channels_last: bool = True
+    compiled: bool = False
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """As torch calls it."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    @property
+    def name(self) -> str:
+        """For people and files."""
+        return ("channels last" if self.channels_last else "contiguous") + ", compiled" * self.compiled
+
+
+def usual_layout(method: Method) -> Layout:
+    """Channels last; contiguous where nothing is convolved, so that flattening an image copies nothing."""
+    return Layout(channels_last=any(parameter.dim() == 4 for parameter in method.parameters()))
 
 
 class Engine:
     """A method with its optimizers: one ``step`` does what the method's ``updates`` say, and nothing else.
 
     Args:
-        method: moved to the device, channels last in memory.
+        method: moved to the device.
         precision: "fp32", or "bf16" for autocast to bfloat16.
+        layout: of its networks and images; None: the usual one.
 
     Attributes:
         passes: of any of the method's backbones in the last step, forward and backward.
     """
 
-    def __init__(self, method: Method, device: torch.device | str = "cpu", precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        method: Method,
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+        layout: Layout | None = None,
+    ) -> None:
         self.device = torch.device(device)
         self.method = method.to(self.device)
-        nn.Module.to(method, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.layout = layout or usual_layout(method)
+        nn.Module.to(method, memory_format=self.layout.memory_format)  # type: ignore[call-overload]
         self.precision = precision
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._parameters: dict[str, list[nn.Parameter]] = {}
@@ -133,6 +180,21 @@ class Engine:
         self._settings = Settings()
         self._backbones = [part for part in method.modules() if isinstance(part, Backbone)]
         self.passes = (0, 0)
+        if self.layout.compiled:
+            for backbone in self._backbones:
+                backbone.compile_passes()
+
+    def split(self, split: Split, see_bias: bool) -> DeviceSplit:
+        """A split on the device, its images in memory as the method wants them."""
+        return DeviceSplit(split, self.device, see_bias, self.layout.memory_format)
+
+    def seed(self, seed: int) -> None:
+        """Seed torch's global generator of the device: dropout and the like.
+
+        ``torch.manual_seed`` also seeds devices that are not there, which takes a hundred times as long.
+        """
+        seed_all = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
+        seed_all(seed)
 
     def build_optimizers(self, settings: Settings, keep_state: bool = False) -> None:
         """Fresh optimizers for a stage; ``keep_state`` carries over momentum and the like where names agree."""
@@ -157,24 +219,32 @@ class Engine:
 
     def step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """One batch: every update in order. Returns detached scalars, ``<loss>`` and ``<loss>.<number>``."""
+        self.set_rates(clock)
+        logged: dict[str, Tensor] = {}
+        before, updates = self.forwards(), self.method.updates(clock)
+        for update in updates:
+            numbers = self.backward(update, batch, clock)
+            self.apply(update)
+            logged |= self.logged(update, numbers)
+        batch.scratch.clear()
+        self.passes = (self.forwards() - before, len(updates))
+        return logged
+
+    def set_rates(self, clock: Clock) -> None:
+        """Set the learning rates of all optimizers for this step."""
         factor = self._settings.lr_factor(clock.epoch, clock.step, clock.steps)
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = self._base_lr[name] * factor
-        logged: dict[str, Tensor] = {}
-        before, updates = self._forwards(), self.method.updates(clock)
-        for update in updates:
-            numbers = self.backward(update, batch, clock)
-            self.apply(update)
-            logged[update.loss] = numbers["loss"].detach()
-            for key, value in numbers.items():
-                if key != "loss":
-                    logged[f"{update.loss}.{key}"] = value.detach()
-        batch.scratch.clear()
-        self.passes = (self._forwards() - before, len(updates))
-        return logged
 
-    def _forwards(self) -> int:
+    @staticmethod
+    def logged(update: Update, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The numbers of an update under the names they are logged by, detached."""
+        rest = {f"{update.loss}.{key}": value.detach() for key, value in numbers.items() if key != "loss"}
+        return {update.loss: numbers["loss"].detach(), **rest}
+
+    def forwards(self) -> int:
+        """Forward passes of all backbones so far."""
         return sum(backbone.passes for backbone in self._backbones)
 
     def backward(self, update: Update, batch: Batch, clock: Clock) -> dict[str, Tensor]:

@@ -41,11 +41,11 @@ def _expected(trials: Iterable[Trial], out: Path, root: Path | None, device: str
     if out.exists():
         for result in read_results(out)[0]:
             if result.environment.get("device") == device:
-                seen[_but_seed(result.trial)] = result.seconds.get("total", 0.0)
+                seen[result.trial.but_seed()] = result.seconds.get("total", 0.0)
     found = {}
     last: tuple[Any, tuple[Split, dict[str, Split]]] | None = None  # trials of one data set follow each other
     for trial in trials:
-        key = _but_seed(trial)
+        key = trial.but_seed()
         if key not in seen:
             try:
                 data = (trial.dataset, trial.params, trial.train_limit, trial.eval_limit)
@@ -66,19 +66,15 @@ def makespan(seconds: list[float], slots: int) -> float:
     return max(free)
 
 
-def _but_seed(trial: Trial) -> str:
-    return trial.model_copy(update={"seed": 0, "needs": {}}).identity
-
-
 def _time(trial: Trial, out: Path, train: Split, evals: dict[str, Split], device: str) -> float:
     if trial.needs:
         return 0.0  # its teacher is not trained yet, so it cannot be built
     method = make_method(trial, train, out)
     engine = Engine(method, device, trial.precision)
-    split = DeviceSplit(train, engine.device, method.sees_bias)
+    split = engine.split(train, method.sees_bias)
     plans = plan_stages(method, trial.settings, trial.stages)
     total = sum(_stage_seconds(engine, plan, split) for plan in plans)
-    probe = DeviceSplit(next(iter(evals.values())).head(512), engine.device, False)
+    probe = engine.split(next(iter(evals.values())).head(512), False)
     started = time.perf_counter()
     predict_split(engine, probe)
     an_image = (time.perf_counter() - started) / len(probe)

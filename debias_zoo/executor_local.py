@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +24,7 @@ class _Worker:
     process: subprocess.Popen[str]
     log: IO[str]
     slot: int
-    trial: Trial | None = None
+    trials: dict[str, Trial] = field(default_factory=dict)
 
     def close(self) -> None:
         """Close what connects to it, once it has ended."""
@@ -40,6 +41,7 @@ class LocalExecutor(Executor):
     """
 
     name = "local"
+    takes = ("stack-seeds",)
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
@@ -47,29 +49,35 @@ class LocalExecutor(Executor):
         self._workers: list[_Worker] = []
 
     def free(self) -> bool:
-        return sum(worker.trial is not None for worker in self._workers) < self.setup.slots
+        return sum(bool(worker.trials) for worker in self._workers) < self.setup.slots
 
     def begin(self, trial: Trial) -> None:
-        idle = [worker for worker in self._workers if worker.trial is None]
+        self.begin_stack([trial])
+
+    def begin_stack(self, trials: Sequence[Trial]) -> None:
+        idle = [worker for worker in self._workers if not worker.trials]
         worker = idle[0] if idle else self._start()
-        worker.trial = trial
-        self._events.put((worker, {"event": "started"}))
+        worker.trials = {trial.identity: trial for trial in trials}
+        for identity in worker.trials:
+            self._events.put((worker, {"event": "started", "trial": identity}))
         assert worker.process.stdin is not None
         with suppress(BrokenPipeError):  # it has died; its reader tells
-            worker.process.stdin.write(json.dumps(self.setup.job(trial)) + "\n")
+            worker.process.stdin.write(json.dumps(self.setup.job(*trials)) + "\n")
             worker.process.stdin.flush()
 
     def wait(self) -> Event:
         while True:
             worker, message = self._events.get()
-            trial = worker.trial
             if message is None:
-                message = {"event": "died", "error": self._bury(worker)}
-            if trial is None:
-                continue  # it died while it had nothing to do
-            kind = message.pop("event")
-            if kind in {"done", "failed"}:
-                worker.trial = None
+                died = {"event": "died", "error": self._bury(worker)}
+                for identity in worker.trials:  # none, if it died while it had nothing to do
+                    self._events.put((worker, {**died, "trial": identity}))
+                continue
+            kind, identity = message.pop("event"), message.pop("trial", None) or next(iter(worker.trials), "")
+            if (trial := worker.trials.get(identity)) is None:
+                continue  # it has ended before
+            if kind in {"done", "failed", "died"}:
+                del worker.trials[identity]
             return Event(trial, kind, message)
 
     def close(self) -> None:

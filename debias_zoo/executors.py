@@ -44,6 +44,7 @@ class Setup:
         device: as for torch. root: where downloaded data lie. track: names of trackers.
         gpus: those that slots are spread over, as in ``CUDA_VISIBLE_DEVICES``; empty: that is left as it is.
         per_gpu: how many trials share a GPU. address: of a cluster, or empty. slurm: parameters for Slurm.
+        compiling: as in ``layouts.py``. stack: how many seeds are trained as one program, at most.
     """
 
     out: Path
@@ -56,16 +57,19 @@ class Setup:
     per_gpu: int = 1
     address: str = ""
     slurm: Mapping[str, str] = field(default_factory=dict)
+    compiling: str = "off"
+    stack: int = 1
 
-    def job(self, trial: Trial) -> dict[str, Any]:
-        """All that a process must know to run ``trial``, as plain JSON."""
+    def job(self, *trials: Trial) -> dict[str, Any]:
+        """All that a process must know to run ``trials``, as plain JSON; several are trained as one program."""
         return {
-            "trial": trial.model_dump(mode="json"),
+            "trials": [trial.model_dump(mode="json") for trial in trials],
             "out": str(self.out),
             "device": self.device,
             "root": str(self.root) if self.root is not None else None,
             "track": list(self.track),
             "plugins": [str(path) for path in named()],
+            "compiling": self.compiling,
         }
 
 
@@ -74,7 +78,7 @@ class Executor:
 
     Attributes:
         remote: whether trials run on other machines: then this one's cores, memory and GPUs say nothing about them.
-        takes: which of the options "address" and "slurm" it reads.
+        takes: which of the options "address", "slurm" and "stack-seeds" it reads.
     """
 
     name: ClassVar[str]
@@ -96,6 +100,10 @@ class Executor:
         """Run ``trial`` with ``run_trial`` in a process of its own or of a pool; returns at once."""
         raise TypeError(f"{type(self).__name__} must define begin(trial)")
 
+    def begin_stack(self, trials: Sequence[Trial]) -> None:
+        """The same for several that are trained as one program; of executors that take "stack-seeds"."""
+        raise TypeError(f"{type(self).__name__} must define begin_stack(trials)")
+
     def wait(self) -> Event:
         """The next event of a trial that was begun; waits for it. Each trial ends with "done", "failed" or "died"."""
         raise TypeError(f"{type(self).__name__} must define wait()")
@@ -113,9 +121,12 @@ class Executor:
         try:
             while board.waiting or board.running:
                 yield from board.give_up_orphans()
-                while self.free() and (trial := board.ready()) is not None:
-                    board.begin(trial)
-                    self.begin(trial)
+                while self.free() and (stack := board.ready(self.setup.stack)):
+                    board.begin(stack)
+                    if len(stack) == 1:
+                        self.begin(stack[0])
+                    else:
+                        self.begin_stack(stack)
                 if board.running:
                     yield from self._take(self.wait(), board)
         except BaseException:  # Ctrl-C, or whoever reads the events stops: what runs is not waited for
@@ -151,17 +162,27 @@ class _Board:
         self._ended: dict[str, bool] = {}
         self._attempts: dict[str, int] = {}
 
-    def ready(self) -> Trial | None:
-        """The first whose teachers are done, or were before the run."""
-        for trial in self.waiting:
-            if all(self._ended.get(t.identity, t.identity not in self._inside) for t in trial.needs.values()):
-                return trial
-        return None
+    def ready(self, most: int = 1) -> list[Trial]:
+        """The first whose teachers are done, or were before the run; with it others that differ in the seed alone.
 
-    def begin(self, trial: Trial) -> None:
-        self.waiting.remove(trial)
-        self.running.add(trial.identity)
-        self._attempts[trial.identity] = self._attempts.get(trial.identity, 0) + 1
+        Who died in a stack is begun again by itself, so that it cannot take the others along twice.
+        """
+        ready = [trial for trial in self.waiting if self._has_teachers(trial)]
+        first = ready[:1]
+        if not first or first[0].identity in self._attempts:
+            return first
+        alike = first[0].but_seed()
+        others = [t for t in ready[1:] if t.identity not in self._attempts and t.but_seed() == alike]
+        return [*first, *others[: most - 1]]
+
+    def _has_teachers(self, trial: Trial) -> bool:
+        return all(self._ended.get(t.identity, t.identity not in self._inside) for t in trial.needs.values())
+
+    def begin(self, trials: Sequence[Trial]) -> None:
+        for trial in trials:
+            self.waiting.remove(trial)
+            self.running.add(trial.identity)
+            self._attempts[trial.identity] = self._attempts.get(trial.identity, 0) + 1
 
     def note(self, event: Event) -> None:
         """Remember how a trial ended, if this event says so."""

@@ -78,7 +78,8 @@ class StagedNet(nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Global average pooling, then the last layer unless ``pre_logits``. Returns (B, d) or (B, num_classes)."""
         if x.dim() == 4:
-            x = x.mean((2, 3))  # (B, C)
+            # seen with the channels last, which gives a gradient that lies in memory as the map does; it is else copied
+            x = x.permute(0, 2, 3, 1).mean((1, 2))  # (B, C)
         if pre_logits:
             return x
         logits: Tensor = self.fc(x)
@@ -132,10 +133,11 @@ class InputStage(nn.Sequential):
         x = F.batch_norm(
             x, norm.running_mean, norm.running_var, None, None, norm.training, norm.momentum or 0.1, norm.eps
         )
-        x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)  # (B, C + 1, H, W)
+        x = torch.cat([x, torch.ones_like(x[:, :1])], 1)  # (B, C + 1, H, W)
         scaled = conv.weight * norm.weight.view(1, -1, 1, 1)
         shift = (conv.weight * norm.bias.view(1, -1, 1, 1)).sum(1, keepdim=True)
-        weight = torch.cat([scaled, shift], 1).contiguous(memory_format=torch.channels_last)
+        # seen with the channels last while they are joined, so that they lie in memory so
+        weight = torch.cat([scaled.permute(0, 2, 3, 1), shift.permute(0, 2, 3, 1)], 3).permute(0, 3, 1, 2)
         x = F.conv2d(x, weight, conv.bias, conv.stride, conv.padding)
         for module in rest:
             x = module(x)

@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ from torch import Tensor
 
 from . import __version__
 from .assembly import build_method, check_code, dataset_of
+from .course import Course, alone
 from .dataset import Card, Split
-from .engine import Engine
+from .devices import processor
+from .engine import Engine, Layout
 from .errors import ZooError
+from .layouts import pick_layout
 from .method import Method, Task
 from .metrics import group_metrics
 from .plans import plan_stages
@@ -36,6 +40,30 @@ from .trial import SCHEMA, Groups, Result, Trial
 Report = Callable[[dict[str, Any]], None]
 
 
+@dataclass(frozen=True)
+class How:
+    """Where and how trials run; nothing of it is part of what a trial is.
+
+    Attributes:
+        out: the store. device: as for torch. root: where downloaded data lie. track: names of trackers.
+        compiling: one of ``layouts.MODES``.
+    """
+
+    out: Path
+    device: str = "cpu"
+    root: Path | None = None
+    track: Sequence[str] = ()
+    compiling: str = "off"
+
+
+@dataclass(frozen=True)
+class Told:
+    """Who is told what of a trial: how it goes about once a second, and what was put aside."""
+
+    report: Report | None = None
+    warn: Callable[[str], None] = lambda text: None
+
+
 def run_trial(
     trial: Trial,
     out: Path,
@@ -45,22 +73,28 @@ def run_trial(
     report: Report | None = None,
     warn: Callable[[str], None] = lambda text: None,
     track: Sequence[str] = (),
+    compiling: str = "off",
 ) -> Result:
     """Run a trial, resume it, or only read its result; ``report`` is told how it goes about once a second.
 
-    The trackers called ``track`` are told each epoch, as in ``tracking.py``.
+    The trackers called ``track`` are told each epoch, as in ``tracking.py``; ``compiling`` as in ``layouts.py``.
 
     Raises:
         ZooError: what went wrong, also written to ``error.txt``.
     """
-    folder = Folder(out / trial.folder, warn)
-    with folder.locked(lambda: warn(f"{trial.label}: another process works on it; waiting")):
+    return alone(trial_course(trial, How(out, device, root, track, compiling), Told(report, warn)))
+
+
+def trial_course(trial: Trial, how: How, told: Told) -> Course[Result]:
+    """``run_trial`` for whoever makes the steps."""
+    folder = Folder(how.out / trial.folder, told.warn)
+    with folder.locked(lambda: told.warn(f"{trial.label}: another process works on it; waiting")):
         if (result := folder.result()) is not None:
             return result
         folder.start(trial)
         try:
-            with Tracking(track, Tracked.of(trial, folder.path), warn) as tracking:
-                return _train(trial, folder, out, device, root, report, tracking)
+            with Tracking(how.track, Tracked.of(trial, folder.path), told.warn) as tracking:
+                return (yield from _train(trial, folder, how, told, tracking))
         except ZooError as error:
             _note_failure(folder, str(error))
             raise
@@ -76,12 +110,10 @@ def _note_failure(folder: Folder, text: str) -> None:
         folder.fail(text)
 
 
-def _train(
-    trial: Trial, folder: Folder, out: Path, device: str, root: Path | None, report: Report | None, tracking: Tracking
-) -> Result:
+def _train(trial: Trial, folder: Folder, how: How, told: Told, tracking: Tracking) -> Course[Result]:
     check_code(trial)
-    _reset_peak(device)
-    train, evals = load_splits(trial, root)
+    _reset_peak(how.device)
+    train, evals = load_splits(trial, how.root)
 
     def save(state: dict[str, Any]) -> None:
         folder.save_checkpoint(state)
@@ -89,18 +121,21 @@ def _train(
         tracking.feed(state["progress"]["curves"])
 
     def trainer() -> Trainer:
-        return make_trainer(trial, make_method(trial, train, out), train, evals, device, save, report)
+        method = make_method(trial, train, how.out)
+        plans = plan_stages(method, trial.settings, trial.stages)
+        layout = pick_layout(how.compiling, trial, lambda: make_method(trial, train, how.out), plans, train, how.device)
+        return make_trainer(trial, method, train, evals, how.device, save, told.report, layout)
 
     current = trainer()
     try:
-        fit = current.fit(folder.checkpoint(device))
+        fit = yield from current.course(folder.checkpoint(how.device))
     except UnfitCheckpointError as error:
         folder.put_aside("checkpoint.pt", str(error))
         current = trainer()
-        fit = current.fit()
+        fit = yield from current.course()
     folder.save_curves(fit.curves)
     tracking.feed(fit.curves)
-    result = _result(trial, fit, train, evals, device)
+    result = _result(trial, fit, train, evals, how.device, current.engine.layout)
     folder.finish(result, _arrays(fit, evals), fit.method.state_dict())
     return result
 
@@ -113,9 +148,10 @@ def make_trainer(
     device: str,
     save: Report | None = None,
     report: Report | None = None,
+    layout: Layout | None = None,
 ) -> Trainer:
-    """What trains a method as its trial says; arguments as of ``Trainer``."""
-    engine = Engine(method, device, trial.precision)
+    """What trains a method as its trial says; arguments as of ``Trainer``, ``layout`` as of ``Engine``."""
+    engine = Engine(method, device, trial.precision, layout)
     plans = plan_stages(method, trial.settings, trial.stages)
     return Trainer(engine, plans, train, evals, trial.seed, save, report)
 
@@ -184,7 +220,7 @@ def whole_task(card: Card, train: Split) -> Task:
     return task_of(train, len(card.classes), len(card.biases), card.bias_parts, card.bias_map, True)
 
 
-def _result(trial: Trial, fit: Fit, train: Split, evals: Mapping[str, Split], device: str) -> Result:
+def _result(trial: Trial, fit: Fit, train: Split, evals: Mapping[str, Split], device: str, layout: Layout) -> Result:
     groups = groups_of(dataset_of(trial).card, train)
     return Result(
         schema_version=SCHEMA,
@@ -195,7 +231,7 @@ def _result(trial: Trial, fit: Fit, train: Split, evals: Mapping[str, Split], de
         metrics=measure(fit, evals, groups),
         seconds={**fit.seconds, "total": sum(fit.seconds.values())},
         cost=_cost(fit, device),
-        environment=environment(device),
+        environment={**environment(device), "layout": layout.name},
         notes=fit.notes,
     )
 
@@ -257,26 +293,16 @@ def _peak(device: str) -> float:
 
 def environment(device: str) -> dict[str, Any]:
     """What the numbers were made with and on."""
-    name = torch.cuda.get_device_name(torch.device(device)) if device.startswith("cuda") else _processor()
     return {
         "debias_zoo": __version__,
         "commit": _commit(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": device,
-        "processor": name,
+        "processor": processor(device),
         "threads": torch.get_num_threads(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 @lru_cache(maxsize=1)

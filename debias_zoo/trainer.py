@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from .augment import augmented
+from .course import Course, Step, alone
 from .dataset import Split
-from .engine import Augmentation, DeviceSplit, Engine, predict_split, quiet
+from .engine import Augmentation, Engine, predict_split, quiet
 from .errors import DivergedError, ZooError
 from .method import Clock, Method, Repeats, Stage, Task, Weights
 from .plans import StagePlan
@@ -100,8 +101,8 @@ class Trainer:
     ) -> None:
         self.engine, self.method, self.plans, self.seed = engine, engine.method, plans, seed
         shown = train if self.method.reads_bias_map else replace(train, bias_map=None)
-        self.train = DeviceSplit(shown, engine.device, self.method.sees_bias)
-        self.evals = {name: DeviceSplit(split, engine.device, False) for name, split in evals.items()}
+        self.train = engine.split(shown, self.method.sees_bias)
+        self.evals = {name: engine.split(split, False) for name, split in evals.items()}
         self._val = evals.get(validation_split(evals) if self.method.needs_val_bias else "val")
         self.save, self.report = save, report
         self.progress = Progress()
@@ -131,14 +132,16 @@ class Trainer:
 
     def fit(self, state: Mapping[str, Any] | None = None) -> Fit:
         """Train from the start, or from a checkpoint's ``state``."""
-        with torch.random.fork_rng(devices=[], enabled=True):
-            resumed = state is not None
-            first = int(state["progress"]["stage"]) if state is not None else 0
-            for k in range(first, len(self.plans)):
-                self._run_stage(k, state if resumed and k == first else None)
-            return self._finish()
+        return alone(self.course(state))
 
-    def _run_stage(self, k: int, state: Mapping[str, Any] | None) -> None:
+    def course(self, state: Mapping[str, Any] | None = None) -> Course[Fit]:
+        """The same, for whoever makes the steps."""
+        first = int(state["progress"]["stage"]) if state is not None else 0
+        for k in range(first, len(self.plans)):
+            yield from self._run_stage(k, state if k == first else None)
+        return self._finish()
+
+    def _run_stage(self, k: int, state: Mapping[str, Any] | None) -> Course[None]:
         plan = self.plans[k]
         self.engine.build_optimizers(plan.settings, keep_state=not plan.stage.fresh_optimizers)
         if state is not None:
@@ -151,7 +154,7 @@ class Trainer:
             self.progress.stage, self.progress.epoch, self.progress.step = k, 0, 0
             self._save()
         while self.progress.epoch < plan.epochs:
-            self._run_epoch(plan)
+            yield from self._run_epoch(plan)
 
     def _reset(self, stage: Stage) -> None:
         own = self.method.state_dict()
@@ -177,7 +180,7 @@ class Trainer:
             return rows[torch.randperm(len(rows), generator=random)]
         raise ZooError(f"{self.method.name}.sampling() must give None, Weights or Repeats; got {type(how).__name__}")
 
-    def _run_epoch(self, plan: StagePlan) -> None:
+    def _run_epoch(self, plan: StagePlan) -> Course[None]:
         at, stage = self.progress, plan.stage.name
         size = plan.settings.batch_size or 1
         order = self._order(stage, at.epoch).to(self.train.device)
@@ -193,21 +196,23 @@ class Trainer:
         augment = self._augmentation(plan, stage, at.epoch)
         for step, (rows, pixels) in enumerate(zip(chunks, self.train.pixels(chunks), strict=True), at.step):
             seed = seed_for(self.seed, "step", stage, at.epoch, step)
-            torch.manual_seed(seed)
             batch = self.train.batch(rows, generator.manual_seed(seed), pixels, augment)
-            logged = self.engine.step(batch, replace(clock, step=at.epoch * steps + step))
-            first_bad = self._add_up(logged, first_bad, step)
+            here, moment = (at.stage, at.epoch, step), replace(clock, step=at.epoch * steps + step)
+            at.train_seconds += time.monotonic() - started
+            made = yield Step(self.engine, batch, moment, seed, here, self._note)
+            started = time.monotonic()
+            at.train_seconds += made.seconds
+            first_bad = self._add_up(made.logged, first_bad, step)
             at.step, at.steps = step + 1, at.steps + 1
             forwards, backwards = self.engine.passes
             at.forwards, at.backwards = at.forwards + forwards, at.backwards + backwards
-            now, last = time.monotonic(), step + 1 == steps
+            now, last = started, step + 1 == steps
             if last or now - reported >= self.report_seconds:
                 reported = now
                 self._stop_if_bad(first_bad, plan)
                 self._tell(plan, steps)
             if not last and self.save is not None and now - saved >= self.checkpoint_seconds:
-                at.train_seconds += now - started
-                saved = started = now
+                saved = now
                 self._stop_if_bad(first_bad, plan)  # a checkpoint with NaN in it could not be told from a good one
                 self._save(always=True)
         at.train_seconds += time.monotonic() - started
@@ -263,7 +268,7 @@ class Trainer:
         val = self._val
         if val is None and self.method.needs_val_bias:
             raise ZooError(f"{self.method.name} needs a validation split with bias labels")
-        view = self.train if val is None else DeviceSplit(val, self.engine.device, self.method.needs_val_bias)
+        view = self.train if val is None else self.engine.split(val, self.method.needs_val_bias)
         view.generator.manual_seed(seed_for(self.seed, "hook", "finish"))
         self.method.finish(self.train, view)
 

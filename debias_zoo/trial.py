@@ -107,6 +107,11 @@ class Trial(BaseModel):
         known["needs"] = {role: trial.identity for role, trial in sorted(self.needs.items())}
         return hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=6).hexdigest()
 
+    def but_seed(self) -> str:
+        """As ``identity``, the same for trials that differ in nothing but their seed."""
+        alike = {role: trial.model_copy(update={"seed": 0, "needs": {}}) for role, trial in self.needs.items()}
+        return self.model_copy(update={"seed": 0, "needs": alike}).identity
+
     def command(self, seeds: Sequence[int] = ()) -> str:
         """The command line that runs it again, with these seeds; none: with its own."""
         params = ",".join(f"{key}={value}" for key, value in self.params.items() if value not in ("", None))

@@ -13,6 +13,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -52,33 +53,33 @@ def _serve(job: dict[str, Any], events: TextIO) -> None:
 
 
 def perform(job: dict[str, Any], send: Callable[..., None]) -> None:
-    """Run the trial of a job, as in ``Setup.job``; ``send(event, **content)`` is told all, at last done or failed."""
-    from .errors import ZooError
+    """Run the trials of a job, as in ``Setup.job``; ``send(event, **content)`` is told all, at last done or failed.
+
+    Where there are several, they are trained as one program, and each event says ``trial``, the identity of its own.
+    """
     from .registry import name_files
-    from .runner import run_trial
+    from .runner import How, Told, trial_course
+    from .stacking import together
     from .trial import Trial
 
+    trials = [Trial.model_validate(told) for told in job["trials"]]
     root = Path(job["root"]) if job["root"] is not None else None
     name_files([Path(file) for file in job["plugins"]])  # the driver's user named them
-    try:
-        run_trial(
-            Trial.model_validate(job["trial"]),
-            Path(job["out"]),
-            device=job["device"],
-            root=root,
-            report=lambda state: send("progress", **state),
-            warn=lambda text: send("warning", text=text),
-            track=job["track"],
-        )
-    except ZooError as error:
-        said = str(error)
-    except Exception as error:  # such as a lock that cannot be taken; the driver must hear of it
-        said = f"{type(error).__name__}: {error}"
-    else:
-        send("done")
-        return
-    _free_memory()  # the error is forgotten here, and with it what it held
-    send("failed", error=said)
+    how = How(Path(job["out"]), job["device"], root, job["track"], job["compiling"])
+    tell = [partial(send, trial=trial.identity) if len(trials) > 1 else send for trial in trials]
+
+    def told(k: int) -> Told:
+        return Told(lambda state: tell[k]("progress", **state), lambda text: tell[k]("warning", text=text))
+
+    def ended(k: int, failed: str) -> None:
+        if failed:
+            _free_memory()
+            tell[k]("failed", error=failed)
+        else:
+            tell[k]("done")
+
+    courses = [trial_course(trial, how, told(k)) for k, trial in enumerate(trials)]
+    together(courses, ended, lambda text: tell[0]("warning", text=text))
 
 
 def _free_memory() -> None:

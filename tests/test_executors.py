@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,43 @@ def test_a_student_of_a_teacher_that_is_not_in_the_run_starts(
 ) -> None:
     _, _, student = family
     assert [event.kind for event in Scripted(Setup(tmp_path, 1, 1), {}).run([student])] == ["done"]
+
+
+class Stacking(Scripted):
+    """Takes several at once."""
+
+    def begin_stack(self, trials: Sequence[Trial]) -> None:
+        self.begun.append("+".join(str(trial.seed) for trial in trials))
+        self._running.extend(trials)
+
+
+def test_seeds_are_stacked_and_who_dies_in_a_stack_is_begun_again_alone(tmp_path: Path) -> None:
+    seeds = trials("erm", 5)
+    other = trials("gray")
+    executor = Stacking(Setup(tmp_path, 4, 1, stack=3), {seeds[1].identity: ["died", "done"]})
+    events = list(executor.run([seeds[0], *other, *seeds[1:]]))
+    assert executor.begun == ["0+1+2", other[0].identity, "3+4", seeds[1].identity]
+    assert [event.kind for event in events].count("done") == 6
+    assert [event.trial.seed for event in events if event.kind == "warning"] == [1]
+
+
+def test_other_settings_and_other_precision_are_no_stack() -> None:
+    one, two = trials("erm", 2)
+    assert one.but_seed() == two.but_seed()
+    assert one.identity != two.identity
+    assert one.but_seed() != two.model_copy(update={"precision": "bf16"}).but_seed()
+    assert one.but_seed() != two.model_copy(update={"train_limit": 7}).but_seed()
+    student = one.model_copy(update={"needs": {"teacher": one}})
+    assert student.but_seed() == two.model_copy(update={"needs": {"teacher": two}}).but_seed() != one.but_seed()
+
+
+def test_stacks_are_for_executors_that_take_them_and_are_not_compiled() -> None:
+    assert pick_executor("local", {"stack-seeds": True}) is LocalExecutor
+    with pytest.raises(ZooError, match="slurm does not read --stack-seeds"):
+        pick_executor("slurm", {"stack-seeds": True})
+    refused = CliRunner().invoke(cli, [*RUN, "--stack-seeds", "2", "--compile", "on"])
+    assert refused.exit_code == 2
+    assert "give one of them" in refused.output
 
 
 def test_a_failed_teacher_takes_its_students_along(family: tuple[Trial, Trial, Trial], tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_in_this_process_it_trains_and_the_job_holds_plain_text(
     assert set(kinds[1:-1]) == {"progress"}
     ((function, text),) = submitted
     assert (function.__module__, function.__name__) == ("debias_zoo.remote", "run_job")
-    assert json.loads(text)["trial"] == trial.model_dump(mode="json")
+    assert json.loads(text)["trials"] == [trial.model_dump(mode="json")]
     assert len(list(tmp_path.rglob("result.json"))) == 1
     assert not list(tmp_path.glob(".events*"))
     changed = {name for name in {*before, *os.environ} if before.get(name) != os.environ.get(name)}
