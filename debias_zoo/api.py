@@ -15,6 +15,7 @@ from .dataset import BiasDataset
 from .driver import compare
 from .errors import ZooError, unknown
 from .protocol import PROTOCOLS
+from .registry import name_files
 from .runs import Names, Runs, listed
 
 Dataset = str | Mapping[str, Any] | BiasDataset
@@ -45,6 +46,9 @@ def run(
     executor: str = "local",
     address: str = "",
     slurm: Mapping[str, str] | None = None,
+    plugin: str | Path | Sequence[str | Path] = (),
+    compile: str = "off",  # noqa: A002  (--compile)
+    stack_seeds: int = 1,
     progress: bool = True,
 ) -> Runs:
     """Train and compare methods, as ``debias-zoo run`` does: what is finished in ``out`` is not done again.
@@ -76,6 +80,9 @@ def run(
         executor: ``local``, ``ray``, ``slurm`` or a plugin's.
         address: of a Ray cluster.
         slurm: parameters for Slurm.
+        plugin: files that define methods, data sets and the like; they are known from then on.
+        compile: ``off``, ``on`` or ``auto``, as in docs/speed.md.
+        stack_seeds: how many seeds are trained as one program where the method allows it.
         progress: whether to show how it goes; False: nothing is printed.
 
     Returns:
@@ -84,6 +91,7 @@ def run(
     Raises:
         ZooError: something was asked for that cannot be done, before any training; or no trial finished.
     """
+    name_files(_paths(plugin))
     if protocol not in PROTOCOLS:
         raise unknown("protocol", str(protocol), PROTOCOLS)
     several = [dataset] if isinstance(dataset, str | Mapping | BiasDataset) else dataset
@@ -106,16 +114,22 @@ def run(
         pretrained=pretrained,
         skip_corrupt=skip_corrupt,
         track=listed(track),
-        recipes=[Path(path) for path in ([recipe] if isinstance(recipe, str | Path) else recipe)],
+        recipes=_paths(recipe),
         threads=str(threads),
         per_gpu=per_gpu,
         executor=executor,
         address=address,
         slurm=[f"{key}={value}" for key, value in (slurm or {}).items()],
+        compiling=compile,
+        stack=stack_seeds,
     )
     if not found.runs:
         raise ZooError("no trial finished: " + "; ".join(found.problems))
     return Runs(found.runs, found.problems, found.methods)
+
+
+def _paths(given: str | Path | Sequence[str | Path]) -> list[Path]:
+    return [Path(path) for path in ([given] if isinstance(given, str | Path) else given)]
 
 
 def _dataset(given: Dataset) -> str | Mapping[str, Any]:

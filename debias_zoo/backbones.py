@@ -90,7 +90,7 @@ class Backbone(nn.Module):
         self.model: Any = create(name, classes if embed_dim is None else 0, image_shape, options)
         if weights:
             put(self.model, initial_weights(weights, name, image_shape, options))
-        self._passes = [Passes(self.model)]  # in a list: its weights have their names by the model alone
+        self._passes: list[Passes] = []  # in a list: weights have their names by the model alone
         self._compiled: dict[str, torch.Size] | None = None
         if not hasattr(self.model, "forward_intermediates"):
             raise ZooError(
@@ -184,16 +184,17 @@ class Backbone(nn.Module):
 
         Others, such as the last batch of an epoch, are not compiled: each new size would take as long again.
         """
+        self._passes = [Passes(self.model)]
         self._passes[0].compile(dynamic=False)
         self._compiled = {}
 
     def _through(self, way: str, image: Tensor, **options: Any) -> Any:
-        x, passes = self.normalize(image), self._passes[0]
+        x = self.normalize(image)
         if self._compiled is not None and self.training and torch.is_grad_enabled():
             seen = f"{way} {options}"
             if self._compiled.setdefault(seen, image.shape) == image.shape:
-                return passes(way, x, **options)
-        return passes.forward(way, x, **options)
+                return self._passes[0](way, x, **options)
+        return getattr(self.model, way)(x, **options)
 
     def _pool(self, last: Tensor) -> Tensor:
         pooled: Tensor = self.embed(self.model.forward_head(last, pre_logits=True))

@@ -122,6 +122,7 @@ class Runs:
         ledger: bool = False,
         cost: bool = False,
         intervals: bool = False,
+        groups: bool = False,
         compare: str | None = None,
         curve: str = "",
         figure: str | Path | None = None,
@@ -140,6 +141,7 @@ class Runs:
             ledger: published numbers beside ours.
             cost: seconds, memory, parameters, passes.
             intervals: bootstrap intervals.
+            groups: the accuracy of every group.
             compare: differences from this method, with tests; ``""``: from the usual one; None: no comparison.
             curve: a metric against this parameter of the data.
             figure: what ``curve``, ``cost`` or ``compare`` asks for is also drawn into this file (.svg, .pdf, .png).
@@ -156,6 +158,7 @@ class Runs:
             ledger=ledger,
             cost=cost,
             intervals=intervals,
+            groups=groups,
             compare=compare,
             curve=curve,
         )

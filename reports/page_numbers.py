@@ -102,7 +102,7 @@ def as_json(data: RowData, numbers: Numbers, place: int) -> dict[str, Any]:
             }
             for result in row.results
         ],
-        "config": row.trial.model_dump(mode="json", exclude={"seed", "supervision"}),
+        "config": row.trial.model_dump(mode="json", exclude={"seed", "supervision"}, exclude_defaults=True),
     }
 
 

@@ -25,6 +25,7 @@ import debias_zoo
 from debias_zoo import Batch, BiasDataset, Clock, Method, Runs, Split, ZooError, fit, read, run
 from debias_zoo.cli import cli
 from debias_zoo.driver import Comparison
+from debias_zoo.grid import Request, build_grid
 from debias_zoo.methods.erm import ERM
 from debias_zoo.metrics import METRICS, group_metrics
 from debias_zoo.progress import LiveView, PlainView, make_view
@@ -73,12 +74,12 @@ def test_every_public_name_is_there_documented_and_known_to_type_checkers() -> N
 
 def test_options_are_those_of_the_command_line() -> None:
     spelt = {"datasets": "dataset", "backbones": "backbone", "sets": "set", "seed_list": "seed", "recipes": "recipe"}
-    spelt |= {"root": "data_root"}
+    spelt |= {"root": "data_root", "compiling": "compile", "stack": "stack_seeds"}
     options = {spelt.get(str(option.name), str(option.name)) for option in cli.commands["run"].params}
     assert set(inspect.signature(run).parameters) - {"progress"} == options - {"grid", "dry_run"}
     spelt = {"form": "format", "rules": "select", "runs": "", "output": ""}
     options = {spelt.get(str(option.name), str(option.name)) for option in cli.commands["report"].params}
-    assert set(inspect.signature(Runs.report).parameters) - {"self"} == options - {""}
+    assert set(inspect.signature(Runs.report).parameters) - {"self"} == options - {"", "plugin"}
 
 
 # --- run
@@ -107,6 +108,7 @@ SAME: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_a_script_runs_a_comparison(script: tuple[Path, str]) -> None:
     place, said = script
     assert "2 trials: erm, gray" in said
@@ -376,13 +378,14 @@ def test_ipython_shows_runs_and_figures(store: Path, tmp_path: Path, monkeypatch
 
 
 def test_progress_in_a_notebook_needs_widgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    (trial,) = build_grid(Request(["erm"], ["cmnist"])).trials.values()
     notebook = Console(force_jupyter=True)
     monkeypatch.setattr("debias_zoo.progress.find_spec", lambda name: None)
-    assert isinstance(make_view(notebook, []), PlainView)
+    assert isinstance(make_view(notebook, [trial]), PlainView)
     monkeypatch.setattr("debias_zoo.progress.find_spec", lambda name: object())
-    assert isinstance(make_view(notebook, []), LiveView)
-    assert isinstance(make_view(Console(force_terminal=True), []), LiveView)
-    assert isinstance(make_view(Console(force_terminal=False), []), PlainView)
+    assert isinstance(make_view(notebook, [trial]), LiveView)
+    assert isinstance(make_view(Console(force_terminal=True), [trial]), LiveView)
+    assert isinstance(make_view(Console(force_terminal=False), [trial]), PlainView)
 
 
 # --- fit

@@ -300,6 +300,7 @@ def test_a_plugin_that_raises_in_training_fails_its_own_trial(broken_plugin: Pat
     assert len(list(out.glob("cmnist/gray/*/result.json"))) == 1
 
 
+@pytest.mark.slow
 def test_workers_import_nothing_from_where_the_user_stands(tmp_path: Path) -> None:
     (tmp_path / "random.py").write_text("raise SystemExit('imported from where the user stands')")
     code = "import sys; sys.argv[0] = 'debias-zoo'; from debias_zoo.cli import main; main()"

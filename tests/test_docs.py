@@ -262,6 +262,7 @@ def test_the_page_on_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(names["model"].classes) == 10
 
 
+@pytest.mark.slow
 def test_the_page_on_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     mine, proof = python((DOCS / "plugins.md").read_text())

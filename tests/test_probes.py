@@ -224,6 +224,7 @@ def global_state() -> list[Any]:
     return [random.getstate(), (name, keys.tobytes(), *rest), torch.get_rng_state().tolist()]  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_runs_are_probed_once_and_nothing_else_is_touched(runs: Path) -> None:
     found, _ = read_runs(runs)
     split = dataset_of(found[0].result.trial).load(None, "val_unbiased")

@@ -37,7 +37,11 @@ def runs_of(folder: Path) -> list[Run]:
     return found
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize(
+    "folder",
+    [pytest.param(path, marks=[] if path.name == "real-standard" else [pytest.mark.slow]) for path in FOLDERS],
+    ids=lambda folder: folder.name,
+)
 def test_every_document_is_made_again(folder: Path, documents: ModuleType) -> None:
     names = []
     for name, text in documents.documents(folder):
