@@ -65,32 +65,16 @@ class Arrays(BiasDataset):
         arrays = self.arrays
         height, width, channels = arrays["images"].shape[1:]
         classes, biases = _texts(arrays["classes"]), _texts(arrays.get("bias_names", np.array([], str)))
-        named = dict.fromkeys(arrays["splits"].tolist())
-        others = [str(name) for name in named if name not in ("train", "val")]
-        return Card(
-            title=self.title,
+        train = np.flatnonzero(arrays["splits"] == "train")
+        return own_card(
             about=f"{len(arrays['images'])} images given as arrays.",
-            citation="your own",
-            url="",
-            licence="your own",
             origin=self.params.file or "arrays in memory",
             classes=classes,
             biases=biases,
-            aligned=self._aligned(len(classes), len(biases)),
+            train=(arrays["labels"][train], arrays["biases"][train] if biases else None),
             image_shape=(channels, height, width),
-            backbone="resnet18",
-            normalize="imagenet" if channels == 3 else "none",
-            training={"quick": QUICK, "standard": STANDARD},
-            eval_splits=(*(["val"] if "val" in named else []), *others),
-            test_splits=tuple(others),
+            splits=[str(name) for name in dict.fromkeys(arrays["splits"].tolist())],
         )
-
-    def _aligned(self, classes: int, biases: int) -> tuple[tuple[int, ...], ...]:
-        if not biases:
-            return ((),) * classes
-        rows = np.flatnonzero(self.arrays["splits"] == "train")
-        counts = count_groups(self.arrays["labels"][rows], self.arrays["biases"][rows], classes, biases)
-        return tuple((int(row.argmax()),) for row in counts)
 
     def load(self, root: Path | None, split: str) -> Split:
         """The rows of a split, shuffled: the first ones stand for all."""
@@ -123,6 +107,54 @@ class Arrays(BiasDataset):
         except OSError as error:
             raise cannot_write(path, error) from error
         return Arrays(Arrays.Params(file=str(path)))
+
+
+def own_card(
+    *,
+    about: str,
+    origin: str,
+    classes: tuple[str, ...],
+    biases: tuple[str, ...],
+    train: tuple[Ints, Ints | None],
+    image_shape: tuple[int, int, int],
+    splits: Sequence[str],
+) -> Card:
+    """The card of someone's own images.
+
+    A class is aligned with the bias that most of its training images have.
+
+    Args:
+        about: how many there are.
+        origin: where they come from.
+        classes: names of the labels.
+        biases: names of the biases; empty: not annotated.
+        train: labels int64 (N,) and biases int64 (N,), or None, of the training images.
+        image_shape: (C, H, W).
+        splits: names of all splits.
+    """
+    labels, codes = train
+    aligned: tuple[tuple[int, ...], ...] = ((),) * len(classes)
+    if codes is not None and biases:
+        counts = count_groups(labels, codes, len(classes), len(biases))
+        aligned = tuple((int(row.argmax()),) for row in counts)
+    others = tuple(name for name in splits if name not in ("train", "val"))
+    return Card(
+        title=Arrays.title,
+        about=about,
+        citation="your own",
+        url="",
+        licence="your own",
+        origin=origin,
+        classes=classes,
+        biases=biases,
+        aligned=aligned,
+        image_shape=image_shape,
+        backbone="resnet18",
+        normalize="imagenet" if image_shape[0] == 3 else "none",
+        training={"quick": QUICK, "standard": STANDARD},
+        eval_splits=(*(["val"] if "val" in splits else []), *others),
+        test_splits=others,
+    )
 
 
 def from_arrays(
@@ -172,7 +204,7 @@ def checked(found: dict[str, npt.NDArray[Any]], where: str) -> dict[str, npt.NDA
     found = {**found, "images": images if images.ndim == 4 else images[..., None].repeat(3, axis=3)}
     for name, names in (("labels", "classes"), ("biases", "bias_names")):
         if name in found:
-            found[name] = _whole(found[name], f"{where}{name}")
+            found[name] = whole(found[name], f"{where}{name}")
             found.setdefault(names, np.array([str(k) for k in range(int(found[name].max(initial=-1)) + 1)]))
             if len(found[name]) and int(found[name].max()) >= len(found[names]):
                 raise ZooError(f"{where}{name} go up to {found[name].max()}, but {names} has {len(found[names])} names")
@@ -184,7 +216,8 @@ def checked(found: dict[str, npt.NDArray[Any]], where: str) -> dict[str, npt.NDA
     return found
 
 
-def _whole(values: npt.NDArray[Any], what: str) -> Ints:
+def whole(values: npt.NDArray[Any], what: str) -> Ints:
+    """Labels or biases as int64; raises a ZooError where they are no whole numbers from 0."""
     if values.dtype.kind not in "iu" or (len(values) and values.min() < 0):
         least = f" from {values.min()}" if values.dtype.kind in "iu" else ""
         raise ZooError(f"{what} must be whole numbers from 0; got {values.dtype}{least}")

@@ -1,58 +1,85 @@
-"""``debias-zoo check``: the contract's checks on a registered method or on a file, with a readable verdict."""
+"""``debias-zoo check``: the contracts' checks on what is registered or on a file's plugins, with a readable verdict."""
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import ZooError
+from rich.console import Console
+
+from . import plugin_files
+from .data import one_dataset, verify
+from .dataset import BiasDataset
+from .errors import ZooError, unknown
 from .method import Method
-from .registry import load_method
+from .plain_text import wrapped
+from .registry import broken_files, entries, load_method, names
 from .testing import check_method
 
+Row = dict[str, Any]
 
-def check_named(name: str) -> list[dict[str, Any]]:
-    """Verdicts of all checks on the method called ``name``, or on those that the file ``name`` defines."""
-    classes = from_file(Path(name)) if name.endswith(".py") else [load_method(name)]
+_INDENT = " " * 11
+
+
+def check_named(text: str, root: Path | None = None) -> list[Row]:
+    """Verdicts on what ``text`` names: a method, a data set ``name[:key=value,...]``, or all that a file defines.
+
+    Args:
+        text: a registered name, or the path of a Python file, which is run.
+        root: where downloaded data lie, or None.
+
+    Raises:
+        ZooError: there is no such name or file, the file defines nothing that can be checked, or data are missing.
+    """
+    if text.endswith(".py"):
+        return [row for found in from_file(Path(text)) for row in _verdicts(found, root)]
+    name = text.partition(":")[0]
+    found: list[type[Method] | BiasDataset] = []
+    if name in entries("method") and name == text:
+        found.append(load_method(name))
+    if name in entries("dataset"):
+        found.append(one_dataset(text))
+    if not found:
+        known = [*names("method"), *names("dataset")]
+        raise unknown("method or data set", name, known, "; ".join(["or name a FILE.py", *broken_files()]))
+    return [row for one in found for row in _verdicts(one, root)]
+
+
+def from_file(path: Path) -> Iterator[type[Method] | BiasDataset]:
+    """The methods, and the data sets with their default parameters, that a file defines."""
+    module = plugin_files.load(path)
+    kinds = (Method, BiasDataset)
+    own = [cls for cls in vars(module).values() if inspect.isclass(cls) and cls.__module__ == module.__name__]
+    found = [cls for cls in own if issubclass(cls, kinds) and hasattr(cls, "name")]
+    if not found:
+        wanted = " or ".join(f"{kind.__module__}.{kind.__name__}" for kind in kinds)
+        raise ZooError(f"{plugin_files.shown(path)} defines nothing to check: no subclass of {wanted} with a name")
+    for cls in found:
+        yield cls if issubclass(cls, Method) else cls()
+
+
+def _verdicts(found: type[Method] | BiasDataset, root: Path | None) -> list[Row]:
+    if isinstance(found, BiasDataset):
+        return verify(found, root, Console(stderr=True))
     return [
-        {"method": cls.name, "check": verdict.name, "status": verdict.status, "reason": verdict.reason}
-        for cls in classes
-        for verdict in check_method(cls)
+        {"method": found.name, "check": one.name, "status": one.status, "reason": one.reason, "advice": one.advice}
+        for one in check_method(found)
     ]
 
 
-def from_file(path: Path) -> list[type[Method]]:
-    """The methods that a file defines; the file is run, as the user asked by naming it."""
-    if not path.is_file():
-        raise ZooError(f"there is no file {path}")
-    spec = importlib.util.spec_from_file_location(f"debias_zoo_plugin_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ZooError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # pydantic resolves annotations there
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # a plugin may raise anything
-        raise ZooError(f"running {path} raised {type(error).__name__}: {error}") from error
-    classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Method)]
-    found = [cls for cls in classes if cls.__module__ == spec.name and hasattr(cls, "name")]
-    if not found:
-        raise ZooError(f"{path} defines no method: a subclass of debias_zoo.method.Method with a name")
-    return found
-
-
-def verdict_text(name: str, verdicts: list[dict[str, Any]]) -> str:
-    """A line for each check, and how it went in all."""
+def verdict_text(name: str, verdicts: list[Row]) -> str:
+    """A line for each check; for one that failed, why, what that means and the usual causes; and how it went in all."""
     marks = {"passed": "ok", "failed": "FAILED", "expected": "known gap"}
-    several = len({verdict.get("method") for verdict in verdicts}) > 1
+    whose = [verdict.get("method") or verdict.get("dataset") for verdict in verdicts]
+    several = len(set(whose)) > 1
     lines = []
-    for verdict in verdicts:
-        who = f"{verdict['method']}: " if several else ""
+    for verdict, owner in zip(verdicts, whose, strict=True):
+        who = f"{owner}: " if several else ""
         lines.append(f"{marks.get(verdict['status'], verdict['status']):>9}  {who}{verdict['check']}")
-        if verdict["reason"]:
-            lines += ["           " + line for line in str(verdict["reason"]).splitlines()]
+        for text in filter(None, (verdict["reason"], verdict["advice"])):
+            lines.append(wrapped(textwrap.indent(str(text), _INDENT)))
     good = sum(verdict["status"] in {"passed", "expected"} for verdict in verdicts)
     return "\n".join([*lines, f"{name}: {good} of {len(verdicts)} checks hold"])

@@ -12,10 +12,13 @@ import click
 from . import __version__
 from .cli_data import data
 from .cli_explain import explain
+from .cli_export import export
+from .cli_names import NamesOf, take_files, take_plugins
+from .cli_new import new
 from .cli_probe import probe
 from .cli_report import report
 from .cli_runs import runs
-from .cli_shared import mendable, training_options
+from .cli_shared import data_root, mendable, training_options
 from .cli_tune import tune
 from .errors import ZooError
 from .interrupts import INTERRUPTED
@@ -29,6 +32,7 @@ def cli() -> None:
     \b
     debias-zoo run --methods lnl,blindeye,rebias --dataset cmnist
     debias-zoo report runs/ --format latex -o table.tex
+    debias-zoo new method my_method && debias-zoo check my_method.py
 
     Exit codes: 0 all went well; 1 a trial or a check failed; 2 something was asked for that cannot be done;
     130 interrupted; 143 terminated.
@@ -37,17 +41,21 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("grid", required=False, type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@click.option("--methods", help="Names, separated by commas; `debias-zoo list methods` shows them.")
+@click.option(
+    "--methods", type=NamesOf("method"), help="Names, separated by commas; `debias-zoo list methods` shows them."
+)
 @click.option(
     "--dataset",
     "datasets",
     multiple=True,
+    type=NamesOf("dataset", several=False),
     help="NAME[:KEY=VALUE,...]; repeatable. A list of values is a sweep: cmnist:variance=0.02,0.03.",
 )
 @click.option(
     "--backbone",
     "backbones",
     multiple=True,
+    type=NamesOf("backbone", several=False),
     help="A timm model instead of the recipe's; repeatable; `debias-zoo list backbones`.",
 )
 @click.option(
@@ -55,7 +63,13 @@ def cli() -> None:
 )
 @click.option("--threads", default="auto", show_default=True, help="Threads of each trial, or auto.")
 @click.option("--per-gpu", type=click.IntRange(1), help="Trials that share a GPU.  [default: 1]")
-@click.option("--executor", default="local", show_default=True, help="Where trials run: local, ray, slurm or a plugin.")
+@click.option(
+    "--executor",
+    type=NamesOf("executor", several=False),
+    default="local",
+    show_default=True,
+    help="Where trials run: local, ray, slurm or a plugin.",
+)
 @click.option("--address", default="", metavar="HOST:PORT", help="The Ray cluster; none: Ray on this machine alone.")
 @click.option("--slurm", multiple=True, metavar="KEY=VALUE", help="For Slurm: partition, time, mem_gb; repeatable.")
 @click.option(
@@ -66,7 +80,13 @@ def cli() -> None:
     help="Settings that `debias-zoo tune` chose, in the place of the recipe's; repeatable.",
 )
 @training_options
-@click.option("--track", multiple=True, metavar="NAME", help="Show the curves there too: tensorboard; repeatable.")
+@click.option(
+    "--track",
+    multiple=True,
+    type=NamesOf("tracker", several=False),
+    metavar="NAME",
+    help="Show the curves there too: tensorboard; repeatable.",
+)
 @click.option(
     "--compile",
     "compiling",
@@ -108,11 +128,11 @@ def run(context: click.Context, grid: Path | None, **options: Any) -> None:
 
 
 @cli.command(name="list")
-@click.argument("what", type=click.Choice(["methods", "datasets", "backbones"]))
+@click.argument("what", type=click.Choice(["methods", "datasets", "backbones", "executors", "trackers", "formats"]))
 @click.option("--json", "as_json", is_flag=True, help="A list of objects.")
 @mendable
 def list_(what: str, as_json: bool) -> None:
-    """What there is: methods, datasets or backbones."""
+    """What there is, and where each comes from."""
     from .listing import rows
 
     found = rows(what)
@@ -125,7 +145,7 @@ def list_(what: str, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("name")
+@click.argument("name", type=NamesOf("method", "dataset", "backbone", several=False))
 @click.option("--json", "as_json", is_flag=True, help="An object.")
 @mendable
 def show(name: str, as_json: bool) -> None:
@@ -137,14 +157,21 @@ def show(name: str, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("name")
+@click.argument("name", metavar="NAME|FILE.py", type=NamesOf("method", "dataset", several=False, files=True))
+@data_root
 @click.option("--json", "as_json", is_flag=True, help="A list of verdicts.")
+@click.pass_context
 @mendable
-def check(name: str, as_json: bool) -> None:
-    """Prove that a method keeps the contract: a registered NAME, or a FILE.py that defines one."""
+def check(context: click.Context, name: str, root: Path | None, as_json: bool) -> None:
+    """Prove that a method or a data set keeps its contract.
+
+    NAME is registered, NAME:KEY=VALUE,... a data set with parameters; of a FILE.py all are checked that it defines.
+    """
+    if name.endswith(".py"):
+        take_files(context, [Path(name)])
     from .checking import check_named, verdict_text
 
-    verdicts = check_named(name)
+    verdicts = check_named(name, root)
     if as_json:
         click.echo(json.dumps(verdicts, indent=1))
     else:
@@ -154,10 +181,13 @@ def check(name: str, as_json: bool) -> None:
 
 cli.add_command(data)
 cli.add_command(explain)
+cli.add_command(export)
+cli.add_command(new)
 cli.add_command(probe)
 cli.add_command(report)
 cli.add_command(runs)
 cli.add_command(tune)
+take_plugins(cli)
 
 
 def main() -> None:

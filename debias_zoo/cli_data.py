@@ -8,7 +8,10 @@ from typing import Any
 
 import click
 
+from .cli_names import NamesOf
 from .cli_shared import data_root, mendable
+
+_NAME = click.argument("name", type=NamesOf("dataset", several=False))
 
 
 @click.group()
@@ -28,14 +31,24 @@ def status(root: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    widths = {key: max(len(row[key]) for row in rows) for key in ("name", "state", "size")}
-    for row in rows:
-        head = "  ".join(row[key].ljust(width) for key, width in widths.items())
-        click.echo(f"{head}  {row['where'] if row['state'] == 'ready' else row['about'] or row['licence']}".rstrip())
+    from .plain_text import in_columns, sizes_of
+
+    cells = [
+        [
+            row["name"],
+            row["state"],
+            row["size"],
+            row["where"] if row["state"] == "ready" else row["about"] or row["licence"],
+        ]
+        for row in rows
+    ]
+    sizes = sizes_of(cells)
+    for row_cells in cells:
+        click.echo("\n".join(in_columns(row_cells, sizes)))
 
 
 @data.command()
-@click.argument("name")
+@_NAME
 @data_root
 @mendable
 def get(name: str, root: Path | None) -> None:
@@ -46,7 +59,7 @@ def get(name: str, root: Path | None) -> None:
 
 
 @data.command(name="import")
-@click.argument("name")
+@_NAME
 @click.argument("origin", type=click.Path(path_type=Path))
 @data_root
 @mendable
@@ -58,7 +71,7 @@ def import_(name: str, origin: Path, root: Path | None) -> None:
 
 
 @data.command()
-@click.argument("name")
+@_NAME
 @data_root
 @click.option("--json", "as_json", is_flag=True, help="A list of verdicts.")
 @mendable
@@ -76,7 +89,7 @@ def verify(name: str, root: Path | None, as_json: bool) -> None:
 
 
 @data.command()
-@click.argument("name")
+@_NAME
 @data_root
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="[default: NAME-SPLIT.png]")
 @click.option("--split", default="train", show_default=True)

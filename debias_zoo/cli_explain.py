@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .cli_names import NamesOf
 from .cli_shared import data_root, mendable, names
 from .errors import ZooError
 
@@ -19,8 +20,13 @@ from .errors import ZooError
     type=click.Path(path_type=Path, dir_okay=False),
     help="A PNG file.  [default: RUNS/DATASET-heat.png]",
 )
-@click.option("--methods", help="Only these, in this order.")
-@click.option("--dataset", "text", help="NAME[:KEY=VALUE,...], where RUNS holds several.")
+@click.option("--methods", type=NamesOf("method"), help="Only these, in this order.")
+@click.option(
+    "--dataset",
+    "text",
+    type=NamesOf("dataset", several=False),
+    help="NAME[:KEY=VALUE,...], where RUNS holds several.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of the runs shown.  [default: the smallest that all have]")
 @click.option("--images", type=click.IntRange(1, 50), default=8, show_default=True, help="Rows of the sheet.")
 @click.option(
@@ -44,13 +50,11 @@ def explain(runs: Path, output: Path | None, text: str | None, root: Path | None
     from .explain import explain as explained
     from .explain import of_one_dataset
     from .reports.render_sheets import render_sheets
-    from .store import read_runs
+    from .store import read_finished
 
     if output is not None and output.suffix.lower() != ".png":
         raise ZooError(f"the sheet is a PNG: call it {output.with_suffix('.png')}, not {output}")
-    found, problems = read_runs(runs)
-    if not found:
-        raise ZooError(f"no finished trial under {runs}" + (f" ({problems[0]})" if problems else ""))
+    found, _ = read_finished(runs)
     device = pick_device(options.pop("device"))
     methods = names(options.pop("methods") or "")
     name = text.partition(":")[0] if text else None

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .cli_names import Format
 from .cli_shared import data_root, mendable
 from .errors import ZooError
-from .reports.formats import SHEET_FORMATS
 
 if TYPE_CHECKING:
     from .store import Run
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:i] or mps.")
 @click.option("--limit", type=click.IntRange(50), default=2000, show_default=True, help="Images to probe, at most.")
 @click.option("--again", is_flag=True, help="Probe what has been probed before, too.")
-@click.option("--format", "form", type=click.Choice(SHEET_FORMATS), default="rich", show_default=True)
+@click.option("--format", "form", type=Format(sheets=True), default="rich", show_default=True)
 @click.option(
     "--figure", type=click.Path(path_type=Path, dir_okay=False), help="Draw it, layer by layer (.svg, .pdf or .png)."
 )

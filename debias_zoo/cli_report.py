@@ -7,19 +7,20 @@ from typing import Any
 
 import click
 
+from .cli_names import Format, NamesOf
 from .cli_shared import mendable, names
 from .errors import ZooError
-from .reports.formats import FOR_PROGRAMS, FORMATS, LAYOUTS, RULE_NAMES
+from .reports.formats import LAYOUTS, RULE_NAMES
 
 
 @click.command()
 @click.argument("runs", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--format", "form", type=click.Choice(FORMATS), default="rich", show_default=True)
+@click.option("--format", "form", type=Format(), default="rich", show_default=True, help="`debias-zoo list formats`.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there, not to the terminal."
 )
 @click.option("--standalone", is_flag=True, help="LaTeX: a whole document instead of a fragment.")
-@click.option("--methods", default="", help="Only these, in this order.")
+@click.option("--methods", type=NamesOf("method"), default="", help="Only these, in this order.")
 @click.option("--split", help="The split whose numbers are shown.  [default: test]")
 @click.option("--metrics", default="", help="Which columns; or, where one metric is shown, which.")
 @click.option(
@@ -33,6 +34,7 @@ from .reports.formats import FOR_PROGRAMS, FORMATS, LAYOUTS, RULE_NAMES
 @click.option("--ledger", is_flag=True, help="Published numbers beside ours, with verdict and command.")
 @click.option("--cost", is_flag=True, help="Seconds, memory, parameters and passes.")
 @click.option("--intervals", is_flag=True, help="Bootstrap intervals over test images and seeds.")
+@click.option("--groups", is_flag=True, help="The accuracy of every group, by label and bias.")
 @click.option(
     "--compare",
     is_flag=False,
@@ -60,27 +62,28 @@ def report(
     ledger: bool,
     cost: bool,
     intervals: bool,
+    groups: bool,
     compare: str | None,
     curve: str,
     figure: Path | None,
 ) -> None:
     """A table of finished runs: mean ± std over seeds; or what else is asked of them."""
     from .metrics import METRICS
-    from .reports.report import Asked, make_report, render_report
-    from .store import read_runs
+    from .registry import entries, load_format
+    from .reports.report import Asked, make_report
+    from .store import read_finished
 
-    if standalone and form != "latex":
-        raise ZooError("--standalone goes with --format latex")
+    chosen = load_format(form)
+    if standalone and not chosen.standalone:
+        able = [name for name, found in entries("format").items() if found.facts.get("standalone")]
+        raise ZooError(f"--standalone goes with --format {' or '.join(able)}")
     if figure is not None and not (curve or cost or compare is not None):
         raise ZooError("--figure draws what --curve, --cost or --compare asks for: give one of them")
     if figure is not None:
         from .reports.drawing import drawn_form
 
         drawn_form(figure)
-    found, problems = read_runs(runs)
-    if not found:
-        unfinished = f" ({len(problems)} unfinished or failed: {problems[0]})" if problems else ""
-        raise ZooError(f"no finished trial under {runs}{unfinished}")
+    found, problems = read_finished(runs)
     asked = Asked(
         methods=names(methods),
         split=split,
@@ -90,19 +93,16 @@ def report(
         ledger=ledger,
         cost=cost,
         intervals=intervals,
+        groups=groups,
         compare=compare,
         curve=curve,
     )
     made = make_report(found, problems, asked)
-    if form == "html":
-        from .reports.page import to_html
-
-        _write(to_html(found, problems, asked, runs), output)
-    elif form == "rich" and output is None:
+    if form == "rich" and output is None:
         _print(made)
     else:
-        _write(render_report(made, form, standalone), output)
-    if form in FOR_PROGRAMS:
+        _write(chosen().report(made, found, problems, asked, runs, standalone), output)
+    if chosen.for_programs:
         for problem in made.problems:
             click.echo(f"not in the table: {problem}", err=True)
     if figure is not None:

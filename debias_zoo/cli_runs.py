@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,10 @@ _OUT = click.option(
     show_default=True,
     help="The store.",
 )
+_TITLES = ("identity", "method", "data set", "seed", "protocol", "state", "test", "MiB", "changed (UTC)")
+_DISPENSABLE = ("changed (UTC)", "MiB", "protocol", "test", "data set")
+"""Columns that are left out, in this order, where a terminal has no room for them."""
+
 _NAMES = click.argument("names", nargs=-1, required=True, metavar="TRIAL...")
 
 
@@ -46,21 +51,13 @@ def list_(out: Path, as_json: bool) -> None:
     if not found:
         click.echo(f"no trial under {out}")
         return
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)  # as wide as it is: lines can be cut, or grepped
-    for title in ("identity", "method", "data set", "seed", "protocol", "state", "test", "MiB", "changed (UTC)"):
-        grid.add_column(title, justify="right" if title in {"seed", "test", "MiB"} else "left")
-    for one in found:
-        grid.add_row(*[Text(text) for text in _line(one)])
-    Console(width=max(Console().width, 200)).print(grid, soft_wrap=True)
+    left_out = _print_table([_line(one) for one in found])
     states = [one.state for one in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     size = sum(one.size for one in found) / 2**20
-    click.echo(f"{len(found)} trials ({counts}), {size:.0f} MiB")
+    click.echo(f"{len(found)} trial{'s' * (len(found) != 1)} ({counts}), {size:.0f} MiB")
+    if left_out:
+        click.echo(f"left out for want of width: {', '.join(left_out)}; --json has them")
 
 
 @runs.command()
@@ -119,6 +116,32 @@ def rm(names: tuple[str, ...], out: Path, failed: bool, yes: bool) -> None:
     click.echo(f"deleted {len(found) - len(kept)}")
     if kept:
         raise ZooError("; ".join(kept))
+
+
+def _print_table(lines: list[list[str]]) -> list[str]:
+    """In a terminal without the columns that it has no room for, which are returned; else lines that can be grepped."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from .plain_text import sizes_of
+
+    console = Console()
+    sizes = dict(zip(_TITLES, sizes_of([list(_TITLES), *lines]), strict=True))
+    left_out: list[str] = []
+    for title in _DISPENSABLE if console.is_terminal or "COLUMNS" in os.environ else ():
+        if sum(size + 3 for size in sizes.values()) <= console.width:
+            break
+        del sizes[title]
+        left_out.append(title)
+    grid = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for title in sizes:
+        grid.add_column(title, justify="right" if title in {"seed", "test", "MiB"} else "left")
+    for line in lines:
+        grid.add_row(*[Text(text) for title, text in zip(_TITLES, line, strict=True) if title in sizes])
+    Console(width=max(console.width, 200)).print(grid, soft_wrap=True)
+    return left_out
 
 
 def _line(one: Stored) -> list[str]:

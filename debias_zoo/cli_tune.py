@@ -6,12 +6,21 @@ from typing import Any
 
 import click
 
+from .cli_names import NamesOf
 from .cli_shared import mendable, training_options
 
 
 @click.command()
-@click.option("--method", "methods", required=True, help="Names, separated by commas; each gets the same budget.")
-@click.option("--dataset", required=True, help="NAME[:KEY=VALUE,...]; one data set.")
+@click.option(
+    "--method",
+    "methods",
+    type=NamesOf("method"),
+    required=True,
+    help="Names, separated by commas; each gets the same budget.",
+)
+@click.option(
+    "--dataset", type=NamesOf("dataset", several=False), required=True, help="NAME[:KEY=VALUE,...]; one data set."
+)
 @click.option(
     "--trials",
     type=click.IntRange(1),
@@ -32,8 +41,15 @@ from .cli_shared import mendable, training_options
     help='A range beside those that the method declares: [low, high, "log"], [low, high, "linear"] or choices. '
     "KEY as in run --set; repeatable.",
 )
+@click.option(
+    "--set", "sets", multiple=True, metavar="METHOD.KEY=JSON", help="A setting that stays fixed, as in run; repeatable."
+)
 @click.option("--search-seed", type=click.IntRange(0), default=0, show_default=True, help="Of the sampler.")
-@click.option("--backbone", help="A timm model instead of the recipe's; `debias-zoo list backbones`.")
+@click.option(
+    "--backbone",
+    type=NamesOf("backbone", several=False),
+    help="A timm model instead of the recipe's; `debias-zoo list backbones`.",
+)
 @training_options
 @mendable
 def tune(**options: Any) -> None:

@@ -20,6 +20,10 @@ from .store import cannot_write, make_folder
 
 NO_ROOT = "say where downloaded data shall lie: --data-root DIR, or $DEBIAS_ZOO_DATA"
 
+CHECKSUM_ADVICE = (
+    "Failing means that the file is not the published one. Usual causes: a download that broke off, another version."
+)
+
 Said = Callable[[int, int], None]
 
 
@@ -160,17 +164,18 @@ def verify(dataset: BiasDataset, root: Path | None, console: Console) -> list[di
         file = (root or Path()) / card.folder / name
         if file.is_file():
             wrong = differs(file, digest)
-            rows.append(_row(dataset.name, f"checksum of {name}", "failed" if wrong else "passed", wrong))
+            state, advice = ("failed", CHECKSUM_ADVICE) if wrong else ("passed", "")
+            rows.append(_row(dataset.name, f"checksum of {name}", state, wrong, advice))
     dataset.check(root)
     prepare([dataset], root, console)
     for check in dataset_checks(dataset, root):
         verdict = check.verdict()
-        rows.append(_row(dataset.name, verdict.name, verdict.status, verdict.reason))
+        rows.append(_row(dataset.name, verdict.name, verdict.status, verdict.reason, verdict.advice))
     return rows
 
 
-def _row(dataset: str, check: str, state: str, reason: str) -> dict[str, Any]:
-    return {"dataset": dataset, "check": check, "status": state, "reason": reason}
+def _row(dataset: str, check: str, state: str, reason: str, advice: str) -> dict[str, Any]:
+    return {"dataset": dataset, "check": check, "status": state, "reason": reason, "advice": advice}
 
 
 def prepare(datasets: list[BiasDataset], root: Path | None, console: Console) -> None:

@@ -137,7 +137,14 @@ def decode(file: Path, steps: Sequence[Step]) -> Images:
     from PIL import Image
 
     with Image.open(file) as opened:
-        image = _eight_bits(opened).convert("RGB")
+        return scaled(opened, steps)
+
+
+def scaled(opened: Any, steps: Sequence[Step]) -> Images:
+    """uint8 (H, W, 3) of one of Pillow's images. Raises a ValueError for pixels that have no known range."""
+    from PIL import Image
+
+    image = _eight_bits(opened).convert("RGB")
     for kind, size in steps:
         width, height = image.size
         if kind == "squash":

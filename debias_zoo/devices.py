@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 
-from .errors import ZooError
+from .errors import ZooError, unknown
+
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def default_precision(device: str) -> str:
@@ -22,6 +24,13 @@ def default_precision(device: str) -> str:
             raise ZooError("--precision auto asks the GPU, and this machine has none: say --precision bf16 or fp32")
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "fp32"
+
+
+def pick_precision(device: str, text: str) -> str:
+    """``auto`` as what suits the device; anything else checked."""
+    if text not in PRECISIONS:
+        raise unknown("precision", text, PRECISIONS)
+    return default_precision(device) if text == "auto" else text
 
 
 def pick_device(text: str) -> str:

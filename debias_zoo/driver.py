@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from .assembly import dataset_of
 from .cli_shared import names
 from .data import prepare
-from .devices import default_precision, pick_device, visible_gpus
+from .devices import pick_device, pick_precision, visible_gpus
 from .errors import ZooError
 from .estimate import expected_seconds, makespan
 from .executors import Executor, Setup, pick_executor
@@ -25,15 +25,43 @@ from .recipes import read_recipe
 from .reports.table import build_table
 from .reports.terminal import render_rich
 from .slots import fit_memory, share_out
-from .store import Folder, check_writable
+from .store import Folder, Run, check_writable
 from .tracking import check_trackers
-from .trial import Result, Trial
+from .trial import Trial
 from .weights import PRETRAINED
 
 FAILED = 1
 
 
-def drive(
+@dataclass(frozen=True)
+class Comparison:
+    """What came of a comparison.
+
+    Attributes:
+        runs: the finished trials of what was asked for. methods: that were asked for, in this order.
+        problems: what failed, a line each.
+    """
+
+    runs: list[Run]
+    methods: list[str]
+    problems: list[str]
+
+
+def drive(console: Console | None = None, **options: Any) -> int:
+    """Run a comparison as the options of ``debias-zoo run`` say, and show it; returns the exit code."""
+    shown = console or Console()
+
+    def run() -> int:
+        found = compare(shown, **options)
+        if not options.get("dry_run"):
+            _show(shown, found, options["out"])
+        return FAILED if found.problems else 0
+
+    return until_stopped(run, lambda text: say(shown, text))
+
+
+def compare(
+    console: Console,
     methods: str,
     datasets: Sequence[str | Mapping[str, Any]],
     seeds: int | None,
@@ -59,10 +87,12 @@ def drive(
     slurm: Sequence[str] = (),
     compiling: str = "off",
     stack: int = 1,
-    console: Console | None = None,
-) -> int:
-    """Run a comparison as the options of ``debias-zoo run`` say; returns the exit code."""
-    console = console or Console()
+) -> Comparison:
+    """Run what is not finished of a comparison, as the options of ``debias-zoo run`` say; the console is told.
+
+    Raises:
+        ZooError: something was asked for that cannot be done; a trial that fails is a problem of the comparison.
+    """
     runs_on = pick_executor(executor, {"address": address, "slurm": slurm, "stack-seeds": stack > 1})
     if stack > 1 and compiling != "off":
         raise ZooError("--stack-seeds batches what --compile would compile: give one of them")
@@ -75,7 +105,7 @@ def drive(
         protocol=protocol,
         backbones=list(dict.fromkeys(backbones)),
         sets=[parse_set(text) for text in sets],
-        precision=default_precision(device) if precision == "auto" else precision,
+        precision=pick_precision(device, precision),
         root=root,
         weights=initial(weights, pretrained),
         skip_corrupt=skip_corrupt,
@@ -83,21 +113,18 @@ def drive(
     )
     gpus = visible_gpus() if device == "cuda" and not runs_on.remote else ()
     parameters = parse_slurm(slurm)
-
-    def compare() -> int:
-        grid = build_grid(request)
-        programs = len(grid.trials) if stack == 1 else -(-len(grid.trials) // stack)
-        slots, each = share_out(jobs, programs, device, threads, gpus, per_gpu, runs_on.remote)
-        spread = gpus if len(gpus) > 1 else ()
-        setup = Setup(
-            out, slots, each, device, root, tuple(trackers), spread, per_gpu or 1, address, parameters, compiling, stack
-        )
-        return _compare(console, request, grid, setup, runs_on, jobs == "auto", dry_run)
-
-    return until_stopped(compare, lambda text: say(console, text))
+    grid = build_grid(request)
+    programs = -(-len(grid.trials) // stack)
+    slots, each = share_out(jobs, programs, device, threads, gpus, per_gpu, runs_on.remote)
+    spread = gpus if len(gpus) > 1 else ()
+    setup = Setup(
+        out, slots, each, device, root, tuple(trackers), spread, per_gpu or 1, address, parameters, compiling, stack
+    )
+    errors = _run_missing(console, request, grid, setup, runs_on, jobs == "auto", dry_run)
+    return _comparison(grid, out, errors)
 
 
-def _compare(
+def _run_missing(
     console: Console,
     request: Request,
     grid: Grid,
@@ -105,8 +132,8 @@ def _compare(
     runs_on: type[Executor],
     choose_slots: bool,
     dry_run: bool,
-) -> int:
-    """Run what is not finished of the grid and show the table; returns the exit code."""
+) -> dict[str, str]:
+    """Run what is not finished of the grid, or only list it; the errors of those that failed, by identity."""
     if not dry_run:
         check_writable(setup.out)
     for warning in dict.fromkeys(grid.warnings):
@@ -129,9 +156,18 @@ def _compare(
             errors = execute(console, todo, runs_on(setup))
     if dry_run:
         _list(console, grid, todo, seconds)
-        return 0
-    _show(console, grid, setup.out, errors)
-    return FAILED if errors else 0
+    return errors
+
+
+def _comparison(grid: Grid, out: Path, errors: Mapping[str, str]) -> Comparison:
+    asked = [grid.trials[identity] for identity in grid.asked]
+    found = [(Folder(out / trial.folder).result(), out / trial.folder) for trial in asked]
+    every = list(grid.trials.values())
+    return Comparison(
+        runs=[Run(result, path) for result, path in found if result is not None],
+        methods=list(dict.fromkeys(trial.method for trial in asked)),
+        problems=[f"{full_name(grid.trials[key], every)}: failed: {text}" for key, text in errors.items()],
+    )
 
 
 def initial(weights: Path | None, pretrained: bool) -> str:
@@ -264,21 +300,14 @@ def execute(console: Console, todo: list[Trial], executor: Executor, keep: bool 
     return errors
 
 
-def _show(console: Console, grid: Grid, out: Path, errors: dict[str, str]) -> None:
-    results: list[Result] = []
-    for identity in grid.asked:
-        result = Folder(out / grid.trials[identity].folder).result()
-        if result is not None:
-            results.append(result)
-    every = list(grid.trials.values())
-    problems = [f"{full_name(grid.trials[key], every)}: failed: {text}" for key, text in errors.items()]
-    if not results:
+def _show(console: Console, found: Comparison, out: Path) -> None:
+    if not found.runs:
         say(console, "no trial finished")
-        for problem in problems:
+        for problem in found.problems:
             say(console, problem)
         return
-    methods = list(dict.fromkeys(grid.trials[identity].method for identity in grid.asked))
-    console.print(render_rich(build_table(results, methods=methods, problems=problems)))
+    results = [run.result for run in found.runs]
+    console.print(render_rich(build_table(results, methods=found.methods, problems=found.problems)))
     if console.file is sys.stdout:
         say(console, f"for a paper: debias-zoo report {out} --format latex -o table.tex")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .errors import ZooError
+from .plugin_files import named
 from .registry import load_executor
 from .store import Folder
 from .trial import Trial
@@ -68,6 +69,7 @@ class Setup:
             "root": str(self.root) if self.root is not None else None,
             "track": list(self.track),
             "compiling": self.compiling,
+            "plugins": [str(path) for path in named()],
         }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .assembly import build_method, dataset_of
+from .assembly import dataset_of, untrained
 from .dataset import BiasDataset, Ints, count_groups
 from .errors import ZooError
 from .method import Method, Task
@@ -25,10 +25,9 @@ from .trial import Trial
 def dry_run(trial: Trial, root: Path | None) -> Method:
     """Build a trial's method without data. Raises a ZooError for what cannot work, with what would help."""
     cls, task = load_method(trial.method), task_before_data(trial, root)
-    _refuse_missing_labels(trial, cls, root)
-    teachers = {role: _untrained(needed, task) for role, needed in trial.needs.items()}
+    refuse_missing_labels(dataset_of(trial), cls, root)
     try:
-        method = build_method(trial, task if cls.sees_bias else task.hidden(), teachers)
+        method = untrained(trial, task)
         with torch.no_grad():
             copy.deepcopy(method).to("meta").eval().predict(torch.zeros(2, *task.image_shape, device="meta"))
     except ZooError:
@@ -38,7 +37,13 @@ def dry_run(trial: Trial, root: Path | None) -> Method:
             f"method {cls.name!r} cannot work with backbone {trial.backbone!r} on images of {task.image_shape}: "
             f"{type(error).__name__}: {error}"
         ) from error
-    images = len(labels_of(dataset_of(trial), root, "train")[0])
+    check_batches(method, trial, len(labels_of(dataset_of(trial), root, "train")[0]))
+    return method
+
+
+def check_batches(method: Method, trial: Trial, images: int) -> None:
+    """Raise a ZooError where so many training images, or the batches of a stage, are too few for the method."""
+    cls = type(method)
     if images < cls.min_batch:
         raise ZooError(f"method {cls.name!r} needs batches of at least {cls.min_batch}; there are {images} images")
     for plan in plan_stages(method, trial.settings, trial.stages):
@@ -47,7 +52,6 @@ def dry_run(trial: Trial, root: Path | None) -> Method:
                 f"method {cls.name!r} needs batches of at least {cls.min_batch}; got {plan.settings.batch_size} in "
                 f"stage {plan.stage.name!r}"
             )
-    return method
 
 
 def task_before_data(trial: Trial, root: Path | None) -> Task:
@@ -65,8 +69,8 @@ def _anyone_sees(trial: Trial) -> bool:
     return load_method(trial.method).sees_bias or any(_anyone_sees(needed) for needed in trial.needs.values())
 
 
-def _refuse_missing_labels(trial: Trial, cls: type[Method], root: Path | None) -> None:
-    dataset = dataset_of(trial)
+def refuse_missing_labels(dataset: BiasDataset, cls: type[Method], root: Path | None) -> None:
+    """Raise a ZooError where a data set lacks the bias labels or images that a method needs."""
     card, name = dataset.card, dataset.name
     others = "`debias-zoo list methods` shows those that need no bias labels"
     if cls.sees_bias and len(card.biases) < 2:
@@ -99,11 +103,6 @@ def _refuse_unfit_validation(cls: type[Method], dataset: BiasDataset, root: Path
         raise ZooError(f"{who}; it has no image of class {', '.join(missing)}: make it larger")
     if (counts > 0).sum(1).max() < 2:
         raise ZooError(f"{who}; every class has one bias there, so there is nothing to balance")
-
-
-def _untrained(trial: Trial, task: Task) -> Method:
-    teachers = {role: _untrained(needed, task) for role, needed in trial.needs.items()}
-    return build_method(trial, task if load_method(trial.method).sees_bias else task.hidden(), teachers)
 
 
 def check_classes(dataset: BiasDataset, root: Path | None) -> None:

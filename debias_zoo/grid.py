@@ -17,7 +17,7 @@ from .gridfile import as_values
 from .method import Method, Need, Recipe
 from .protocol import TRAIN, Settings, protocol
 from .recipes import Chosen, check_chosen, chosen_for
-from .registry import entries, load_dataset, load_method
+from .registry import code_digest, entries, load_dataset, load_method
 from .trial import Supervision, Trial
 from .validated import validated
 from .weights import PRETRAINED, digest, initial_weights
@@ -88,7 +88,7 @@ def build_grid(request: Request) -> Grid:
     unlike = {trial.model_copy(update={"seed": 0}).identity: trial for trial in grid.trials.values()}
     for trial in unlike.values():
         method = dry_run(trial, request.root)
-        _check_stages(method, trial.dataset, request)
+        check_stages(method, trial.dataset, request)
         grid.warnings += bias_warnings(method, dataset_of(trial), request.root)
     return grid
 
@@ -129,9 +129,14 @@ def _parsed(text: str) -> tuple[str, dict[str, Sequence[Any]]]:
     return name, {key: tuple(found) for key, found in values.items()}
 
 
-def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, config: Any = None) -> Trial:
-    """The trial of one method on one data set with one seed, with settings merged as ``protocol.py`` says."""
-    cls, card, how = load_method(name), dataset.card, protocol(request.protocol)
+def make_trial(
+    name: str, dataset: BiasDataset, seed: int, request: Request, config: Any = None, cls: type[Method] | None = None
+) -> Trial:
+    """The trial of one method on one data set with one seed, with settings merged as ``protocol.py`` says.
+
+    ``cls``: of a method that is not registered under its name.
+    """
+    cls, card, how = cls or load_method(name), dataset.card, protocol(request.protocol)
     recipe = find_recipe(cls, dataset.name, request.protocol)
     base = card.training.get(request.protocol, Settings())
     chosen = chosen_for(request.chosen, name, dataset.name)
@@ -167,6 +172,9 @@ def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, con
         config=checked.model_dump(mode="json"),
         settings=Settings(epochs=own_train.epochs).over(recipe.settings).over(base),
         stages=stages,
+        method_code=code_digest("method", name),
+        dataset_code=code_digest("dataset", dataset.name),
+        backbone_code=code_digest("backbone", backbone),
         train_limit=how.train_limit,
         eval_limit=how.eval_limit,
         needs=needs,
@@ -179,6 +187,7 @@ def make_trial(name: str, dataset: BiasDataset, seed: int, request: Request, con
             *_changed(cls, request),
         ),
         options=(*chosen.options, *_options(cls, request)),
+        plugins=_plugins(name, dataset.name, backbone),
     )
 
 
@@ -214,6 +223,13 @@ def _options(cls: type[Method], request: Request) -> Iterator[str]:
     for method, key, value in request.sets:
         if method == cls.name:
             yield f"--set {method}.{key}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _plugins(method: str, dataset: str, backbone: str) -> tuple[str, ...]:
+    """The names of the files that these come from."""
+    kinds = ("method", method), ("dataset", dataset), ("backbone", backbone)
+    used = [entries(kind).get(name) for kind, name in kinds]
+    return tuple(dict.fromkeys(found.file.name for found in used if found is not None and found.file is not None))
 
 
 def find_recipe(cls: type[Method], dataset: str, protocol_name: str) -> Recipe:
@@ -278,16 +294,16 @@ def _check_sets(request: Request) -> None:
 
 
 def _all_methods(request: Request) -> list[str]:
-    return [*request.methods, *(name for method in request.methods for name in _teachers(method))]
+    return [*request.methods, *(name for method in request.methods for name in teachers_of(load_method(method)))]
 
 
-def _teachers(method: str) -> list[str]:
+def teachers_of(cls: type[Method]) -> list[str]:
     """The methods whose networks a method may be handed, and those that these need."""
-    own = list(load_method(method).teachers.values())
-    return [*own, *(name for teacher in own for name in _teachers(teacher))]
+    own = list(cls.teachers.values())
+    return [*own, *(name for teacher in own for name in teachers_of(load_method(teacher)))]
 
 
-def _check_stages(method: Method, dataset: str, request: Request) -> None:
+def check_stages(method: Method, dataset: str, request: Request) -> None:
     """Stages that ``--set`` or tuning names must be there; a recipe's may be gone by the method's own settings."""
     names = [stage.name for stage in method.stages()]
     for asked, key, _ in (*chosen_for(request.chosen, method.name, dataset).sets, *request.sets):

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import ast
-import shutil
-import textwrap
-from pathlib import Path
 from typing import Any
 
 from .errors import ZooError, unknown
-from .registry import Entry, entries
+from .plain_text import in_columns, reflowed, sizes_of, wrapped
+from .registry import GROUPS, Entry, broken_files, entries, names
 
 LABELS = "bias labels to train"
-KINDS = {"methods": "method", "datasets": "dataset"}
+KINDS = {f"{kind}s": kind for kind in GROUPS}
+"""What can be listed -> its kind."""
+
+_NOTHING: tuple[Any, ...] = ("", None, [], {})
+
+_COLUMNS = {"methods": ("name", "supervision", "paper"), "datasets": ("name", "bias", "title")}
 
 
 def rows(what: str) -> list[dict[str, Any]]:
-    """One object for each method, data set or backbone; each has at least ``name``."""
-    if what == "backbones":
-        return backbones()
-    make = _method_row if what == "methods" else _dataset_row
-    return [make(found) for found in entries(KINDS[what]).values()]
+    """One object for each of ``KINDS``: at least ``name`` and ``origin``, and ``broken`` where it cannot be used."""
+    make = {"methods": _method_row, "datasets": _dataset_row}.get(what, _row)
+    found = entries(KINDS[what]).values()
+    return [_broken_row(one) if one.error else make(one) for one in found]
 
 
 def supervision(facts: dict[str, Any]) -> str:
@@ -36,9 +37,15 @@ def supervision(facts: dict[str, Any]) -> str:
     return "no bias labels, knows the kind of bias" if facts.get("knows_bias_kind") else "no bias labels"
 
 
+def _broken_row(found: Entry) -> dict[str, Any]:
+    return {"name": found.name, "origin": found.origin, "broken": found.error}
+
+
+def _row(found: Entry) -> dict[str, Any]:
+    return {"name": found.name, "about": found.facts.get("about", ""), "origin": found.origin}
+
+
 def _method_row(found: Entry) -> dict[str, Any]:
-    if found.error:
-        return {"name": found.name, "origin": found.origin, "broken": found.error}
     paper = found.facts.get("paper") or {}
     return {
         "name": found.name,
@@ -56,8 +63,6 @@ def _method_row(found: Entry) -> dict[str, Any]:
 
 
 def _dataset_row(found: Entry) -> dict[str, Any]:
-    if found.error:
-        return {"name": found.name, "origin": found.origin, "broken": found.error}
     return {
         "name": found.name,
         "title": found.facts.get("title", ""),
@@ -68,35 +73,21 @@ def _dataset_row(found: Entry) -> dict[str, Any]:
     }
 
 
-def backbones() -> list[dict[str, Any]]:
-    """The papers' own nets; every other timm model can be named as well."""
-    tree = ast.parse((Path(__file__).parent / "nets.py").read_text())
-    found = []
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and any(ast.unparse(d) == "register_model" for d in node.decorator_list):
-            about = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
-            found.append({"name": node.name, "about": about, "origin": "debias-zoo"})
-    return found
-
-
 def text(what: str, found: list[dict[str, Any]]) -> str:
-    """A listing for the terminal, as wide as that is."""
-    columns = {"methods": ("name", "supervision", "paper"), "datasets": ("name", "bias", "title")}
-    keys = columns.get(what, ("name", "about"))
-    width = shutil.get_terminal_size((100, 24)).columns
-    broken = [row for row in found if "broken" in row]
-    whole = [row for row in found if "broken" not in row]
-    sizes = [max((len(str(row[key])) for row in whole), default=0) for key in keys]
+    """A listing for the terminal, as wide as that is: by where they come from, the broken ones last."""
+    keys = _COLUMNS.get(what, ("name", "about"))
+    whole = [(row["origin"], [str(row[key]) for key in keys]) for row in found if "broken" not in row]
+    sizes = sizes_of([cells for _, cells in whole])
     lines = []
-    for row in whole:
-        head = "  ".join(str(row[key]).ljust(size) for key, size in zip(keys[:-1], sizes, strict=False))
-        room = max(width - len(head) - 2, 20)
-        tail = textwrap.wrap(str(row[keys[-1]]), room) or [""]
-        lines.append(f"{head}  {tail[0]}".rstrip())
-        lines += [" " * (len(head) + 2) + line for line in tail[1:]]
-    lines += [f"{row['name']}  BROKEN ({row['origin']}): {row['broken']}" for row in broken]
+    for origin in dict.fromkeys(origin for origin, _ in whole):
+        lines.append(f"from {origin}:")
+        lines += [line for of, cells in whole if of == origin for line in in_columns(cells, sizes)]
+    for row in found:
+        if "broken" in row:
+            whose = "" if row["origin"] == row["name"] else f" ({row['origin']})"
+            lines.append(wrapped(f"{row['name']}  BROKEN{whose}: {row['broken']}"))
     if what == "backbones":
-        lines.append("and every timm model with intermediate features, such as resnet18 or convnext_atto")
+        lines.append(wrapped("and every timm model with intermediate features, such as resnet18 or convnext_atto"))
     return "\n".join(lines)
 
 
@@ -106,13 +97,18 @@ def details(name: str) -> dict[str, Any]:
         return _method_details(name)
     if name in entries("dataset"):
         return _dataset_details(name)
-    for row in backbones():
-        if row["name"] == name:
-            return {"kind": "backbone", **row}
+    if name in entries("backbone"):
+        return _backbone_details(entries("backbone")[name])
     if found := _timm_details(name):
         return found
-    known = [*entries("method"), *entries("dataset"), *(row["name"] for row in backbones())]
-    raise unknown("name", name, known, "any timm model can be shown as well")
+    known = [found for kind in ("method", "dataset", "backbone") for found in names(kind)]
+    raise unknown("name", name, known, "; ".join(["any timm model can be shown as well", *broken_files()]))
+
+
+def _backbone_details(found: Entry) -> dict[str, Any]:
+    if found.error:
+        raise ZooError(f"backbone {found.name!r} of {found.origin} is broken: {found.error}")
+    return {"kind": "backbone", **_row(found), "doc": found.facts.get("doc", "")}
 
 
 def _timm_details(name: str) -> dict[str, Any]:
@@ -183,12 +179,10 @@ def _dataset_details(name: str) -> dict[str, Any]:
 def details_text(found: dict[str, Any]) -> str:
     """``details`` for the terminal."""
     head = [f"{found['name']} ({found['kind']})", ""]
-    body = [found["doc"], ""] if "doc" in found else [found["about"], ""]
+    body = [reflowed(found["doc"] if "doc" in found else found["about"]), ""]
     skipped = {"name", "kind", "doc", "about", "settings", "parameters", "recipes", "training", "classes", "biases"}
-    facts = [
-        f"{key}: {_plain(value)}" for key, value in found.items() if key not in skipped and value not in ("", None)
-    ]
-    lines = [*head, *body, *facts]
+    facts = [f"{key}: {_plain(value)}" for key, value in found.items() if key not in skipped and value not in _NOTHING]
+    lines = [*facts]
     for what in ("settings", "parameters"):
         if found.get(what):
             lines += ["", f"{what}:"]
@@ -200,7 +194,7 @@ def details_text(found: dict[str, Any]) -> str:
         pairs = zip(found["classes"], found["aligned"], strict=True)
         tied = ", ".join(f"{label}: {'/'.join(found['biases'][k] for k in ties)}" for label, ties in pairs)
         lines += ["", f"bias-aligned: {tied}"]
-    return "\n".join(lines)
+    return "\n".join([*head, *body, wrapped("\n".join(lines), hang=2)])
 
 
 def _plain(value: Any) -> str:

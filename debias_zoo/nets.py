@@ -17,7 +17,7 @@ import_timm()
 
 from timm.models import register_model  # noqa: E402  (after the guard, or timm cannot be imported)
 
-__all__ = ["StagedNet", "lnl_convnet", "mlp", "resnet20", "simple_convnet"]
+__all__ = ["StagedNet", "lnl_convnet", "mlp", "register_model", "resnet20", "simple_convnet"]
 
 
 class StagedNet(nn.Module):

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
 
 from .executors import Event
 from .trial import Trial
 
 PLAIN_SECONDS = 15.0
 """Plain lines about one trial are at least this far apart."""
+
+ROOMY = 80
+"""A live view of fewer columns has neither bars nor remaining times."""
 
 
 class View(Protocol):
@@ -32,8 +45,10 @@ class View(Protocol):
 
 
 def make_view(console: Console, trials: Iterable[Trial]) -> View:
-    """The live view where the console is a terminal, else plain lines."""
-    return LiveView(console, list(trials)) if console.is_terminal else PlainView(console, list(trials))
+    """The live view where the console can be drawn anew, a terminal or a notebook with widgets; else plain lines."""
+    widgets = console.is_jupyter and find_spec("ipywidgets") is not None
+    live = widgets or (console.is_terminal and not console.is_jupyter)
+    return LiveView(console, list(trials)) if live else PlainView(console, list(trials))
 
 
 def summary(content: dict[str, Any]) -> str:
@@ -46,21 +61,14 @@ def summary(content: dict[str, Any]) -> str:
 
 
 class LiveView:
-    """A bar a trial with stage, loss, accuracy and remaining time."""
+    """A line a trial with stage, loss and accuracy; where there is room, a bar and the remaining time too."""
 
     def __init__(self, console: Console, trials: list[Trial]) -> None:
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TaskProgressColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[state]}", style="dim"),
-            console=console,
-            expand=True,
-        )
+        names = {trial.identity: _short_name(trial, trials) for trial in trials}
+        self.progress = Progress(*_columns(console.width, max(map(len, names.values()))), console=console, expand=True)
         self.tasks: dict[str, TaskID] = {
-            trial.identity: self.progress.add_task(_short_name(trial, trials), total=None, start=False, state="waiting")
-            for trial in trials
+            identity: self.progress.add_task(name, total=None, start=False, state="waiting")
+            for identity, name in names.items()
         }
 
     def __enter__(self) -> LiveView:
@@ -91,6 +99,19 @@ class LiveView:
             self.progress.update(task, state="failed")
             text = f"{self.progress.tasks[task].description}: failed: {event.content['error']}"
             self.progress.console.print(text, markup=False, highlight=False)
+
+
+def _columns(width: int, longest: int) -> list[ProgressColumn]:
+    """Of the live view, in a console of ``width``: the name is never squeezed below the half of it."""
+    name = Column(width=min(longest, width // 2), no_wrap=True, overflow="ellipsis")
+    state = Column(ratio=2, no_wrap=True, overflow="ellipsis")
+    bar = [BarColumn(bar_width=None, table_column=Column(ratio=1)), TimeRemainingColumn(compact=True)]
+    return [
+        TextColumn("{task.description}", table_column=name),
+        *(bar if width >= ROOMY else []),
+        TaskProgressColumn(table_column=Column(width=4, no_wrap=True)),
+        TextColumn("{task.fields[state]}", style="dim", table_column=state),
+    ]
 
 
 class PlainView:

@@ -1,42 +1,50 @@
-"""Names of methods, data sets, trackers and executors, found through entry points: built-in ones come in by the same
-door as plugins.
+"""Names of methods, data sets, backbones, executors, trackers and formats.
 
-Facts for listings are read from the source with ``ast``, so that ``list`` and ``show`` import no torch. In a checkout
-the entry points are read from its ``pyproject.toml``: a new line there counts without installing again.
+They come in through entry points, built-in ones by the same door as plugins, and from files that the user names
+(``plugin_files.py``). Facts for listings are read from the source with ``ast``, so that ``list`` and ``show`` import no
+torch. In a checkout the entry points are read from its ``pyproject.toml``: a new line there counts without installing
+again.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
-import importlib.util
 import tomllib
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from . import plugin_files
 from .errors import ZooError, unknown
+from .source_facts import BASES, PACKAGE, defined_in, facts_of, source_of
 
 if TYPE_CHECKING:
     from .dataset import BiasDataset
     from .executors import Executor
     from .method import Method
+    from .reports.formats import Format
     from .tracking import Tracker
+
+OURS = "debias-zoo"
+"""The distribution of the built-in ones."""
 
 GROUPS = {
     "method": "debias_zoo.methods",
     "dataset": "debias_zoo.datasets",
-    "tracker": "debias_zoo.trackers",
+    "backbone": "debias_zoo.backbones",
     "executor": "debias_zoo.executors",
+    "tracker": "debias_zoo.trackers",
+    "format": "debias_zoo.formats",
 }
+"""The entry point group of each kind."""
+
 _BASE_FACTS: dict[str, dict[str, Any]] = {
     "method": {"version": 1, "sees_bias": False, "needs_val_bias": False, "knows_bias_kind": False, "min_batch": 2},
     "dataset": {"version": 1},
-    "tracker": {},
-    "executor": {},
+    "format": {"of_sheets": True},
 }
 
 
@@ -45,7 +53,8 @@ class Entry:
     """One registered name.
 
     Attributes:
-        target: ``module:Class``. origin: the distribution it comes from.
+        target: ``module:attribute``, or ``FILE:attribute``; empty where two claim the name, or of a broken file.
+        origin: the distribution it comes from, or the file's path. file: of a plugin in a file.
         facts: class attributes that are literals. error: why it cannot be used, or empty.
     """
 
@@ -55,21 +64,29 @@ class Entry:
     origin: str
     facts: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+    file: Path | None = None
+
+    @property
+    def broken_file(self) -> bool:
+        """Whether it stands for a file in which no name can be read."""
+        return self.file is not None and not self.target
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=len(GROUPS))
 def entries(kind: str) -> dict[str, Entry]:
     """All registered names of a kind, one of ``GROUPS``, in the order of their declaration."""
-    found: dict[str, Entry] = {}
-    for point, origin in _points(GROUPS[kind]):
-        if point.name in found and found[point.name].target != point.value:
-            other = found[point.name]
-            both = f"{other.target} ({other.origin}) and {point.value} ({origin})"
-            error = f"two {kind}s are called {point.name!r}: {both}; uninstall one of them"
-            found[point.name] = Entry(kind, point.name, "", f"{other.origin}, {origin}", {}, error)
-            continue
-        found[point.name] = _entry(kind, point, origin)
-    return found
+    claims: dict[str, list[Entry]] = {}
+    for found in [*_installed(kind), *_in_files(kind)]:
+        others = claims.setdefault(found.name, [])
+        if found.target not in {other.target for other in others}:
+            others.append(found)
+    return {name: found[0] if len(found) == 1 else _contested(kind, name, found) for name, found in claims.items()}
+
+
+def name_files(paths: Iterable[Path]) -> None:
+    """Take plugins from these files too, here and in processes that start from here."""
+    plugin_files.name_files(paths)
+    entries.cache_clear()
 
 
 def load_method(name: str) -> type[Method]:
@@ -82,6 +99,11 @@ def load_dataset(name: str) -> type[BiasDataset]:
     return cast("type[BiasDataset]", _load("dataset", name))
 
 
+def load_backbone(name: str) -> Callable[..., Any]:
+    """The function of a backbone; its import has registered it with timm."""
+    return cast("Callable[..., Any]", _load("backbone", name))
+
+
 def load_tracker(name: str) -> type[Tracker]:
     """The class of a tracker."""
     return cast("type[Tracker]", _load("tracker", name))
@@ -92,22 +114,45 @@ def load_executor(name: str) -> type[Executor]:
     return cast("type[Executor]", _load("executor", name))
 
 
+def load_format(name: str) -> type[Format]:
+    """The class of a report's format."""
+    return cast("type[Format]", _load("format", name))
+
+
 def entry(kind: str, name: str) -> Entry:
     """The entry called ``name``, or a ZooError that says what there is."""
     known = entries(kind)
     if name not in known:
         origins = sorted({found.origin for found in known.values()} | {"entry points of installed packages"})
-        raise unknown(kind, name, known, f"plugins were looked for in {', '.join(origins)} ({GROUPS[kind]})")
+        looked = f"plugins were looked for in {', '.join(origins)} ({GROUPS[kind]}); name a plugin's file with --plugin"
+        raise unknown(kind, name, names(kind), "; ".join([looked, *broken_files()]))
     return known[name]
+
+
+def names(kind: str) -> list[str]:
+    """The registered names of a kind, without files in which there is none."""
+    return [found.name for found in entries(kind).values() if not found.broken_file]
+
+
+def broken_files() -> list[str]:
+    """A sentence for each named file that cannot be read or names no plugin."""
+    return [f"{found.origin} is broken: {found.error}" for found in entries("method").values() if found.broken_file]
+
+
+def code_digest(kind: str, name: str) -> str:
+    """Twelve hex digits of the plugin file that ``name`` comes from; empty where it comes from a package."""
+    found = entries(kind).get(name)
+    return plugin_files.digest_of(found.file) if found is not None and found.file is not None else ""
 
 
 def _load(kind: str, name: str) -> Any:
     found = entry(kind, name)
     if not found.target:
         raise ZooError(found.error)
-    module, _, attribute = found.target.partition(":")
+    module, _, attribute = found.target.rpartition(":")
     try:
-        cls = getattr(importlib.import_module(module), attribute)
+        inside = importlib.import_module(module) if found.file is None else plugin_files.load(found.file)
+        loaded = getattr(inside, attribute)
     except ZooError:
         raise
     except (Exception, SystemExit) as error:  # a plugin may raise anything
@@ -115,142 +160,77 @@ def _load(kind: str, name: str) -> Any:
             f"{kind} {name!r} of {found.origin} cannot be used: importing {found.target} raised "
             f"{type(error).__name__}: {error}. Mend or uninstall it; the others are not touched"
         ) from error
-    if not (isinstance(cls, type) and issubclass(cls, _base(kind))):
-        raise ZooError(
-            f"{kind} {name!r} ({found.target}) is no subclass of {_base(kind).__module__}.{_base(kind).__name__}"
-        )
-    if getattr(cls, "name", None) != name:
-        raise ZooError(f"{kind} {name!r} ({found.target}) calls itself {getattr(cls, 'name', None)!r}: make them agree")
-    return cls
+    if kind == "backbone":
+        called = getattr(loaded, "__name__", None)
+    elif isinstance(loaded, type) and issubclass(loaded, _base(kind)):
+        called = getattr(loaded, "name", None)
+    else:
+        base = _base(kind)
+        raise ZooError(f"{kind} {name!r} ({found.target}) is no subclass of {base.__module__}.{base.__name__}")
+    if called != name:
+        raise ZooError(f"{kind} {name!r} ({found.target}) calls itself {called!r}: make them agree")
+    return loaded
 
 
 def _base(kind: str) -> type:
     """The class that a kind's classes derive from."""
-    if kind == "dataset":
-        from .dataset import BiasDataset
+    (path, name) = next(base for base, of in BASES.items() if of == kind)
+    module = ".".join([PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts])
+    return cast("type", getattr(importlib.import_module(module), name))
 
-        return BiasDataset
-    if kind == "tracker":
-        from .tracking import Tracker
 
-        return Tracker
-    if kind == "executor":
-        from .executors import Executor
+def _contested(kind: str, name: str, claims: list[Entry]) -> Entry:
+    both = " and ".join(f"{found.target} ({found.origin})" for found in claims)
+    error = f"two {kind}s are called {name!r}: {both}; rename one of them, or leave it out"
+    return Entry(kind, name, "", ", ".join(found.origin for found in claims), {}, error)
 
-        return Executor
-    from .method import Method
 
-    return Method
+def _installed(kind: str) -> Iterator[Entry]:
+    for point, origin in _points(GROUPS[kind]):
+        module, _, attribute = point.value.partition(":")
+        try:
+            facts = _BASE_FACTS.get(kind, {}) | facts_of(source_of(module), attribute)
+        except (Exception, SystemExit) as error:  # whatever is wrong with a plugin, the others are listed
+            yield Entry(kind, point.name, point.value, origin, {}, f"{type(error).__name__}: {error}")
+        else:
+            yield Entry(kind, point.name, point.value, origin, facts)
+
+
+def _in_files(kind: str) -> Iterator[Entry]:
+    """What files add to a kind; of which kind a broken file is cannot be told, so that each kind lists it."""
+    for path in plugin_files.named():
+        origin = plugin_files.shown(path)
+        try:
+            defined = list(defined_in(path))
+            facts = {attribute: facts_of(path, attribute) for _, _, attribute in defined}
+        except (OSError, SyntaxError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            yield Entry(kind, origin, "", origin, {}, f"{type(error).__name__}: {why}", path)
+            continue
+        if not defined:
+            yield Entry(kind, origin, "", origin, {}, "no plugin in it: no class of a contract with a name", path)
+        for of, name, attribute in defined:
+            if of == kind:
+                own = _BASE_FACTS.get(kind, {}) | facts[attribute]
+                yield Entry(kind, name, f"{path}:{attribute}", origin, own, file=path)
 
 
 def _points(group: str) -> list[tuple[EntryPoint, str]]:
     checkout = _checkout_points(group)
-    points = [(point, "debias-zoo") for point in checkout]
+    points = [(point, OURS) for point in checkout]
     for point in entry_points(group=group):
         origin = point.dist.name if point.dist is not None else "unknown"
-        if not (checkout and origin == "debias-zoo"):
+        if not (checkout and origin == OURS):
             points.append((point, origin))
     return points
 
 
 def _checkout_points(group: str) -> list[EntryPoint]:
-    path = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    path = PACKAGE.resolve().parent / "pyproject.toml"
     if not path.is_file():
         return []
     project = tomllib.loads(path.read_text()).get("project", {})
-    if project.get("name") != "debias-zoo":
+    if project.get("name") != OURS:
         return []
     table = project.get("entry-points", {}).get(group, {})
     return [EntryPoint(name, value, group) for name, value in table.items()]
-
-
-def _entry(kind: str, point: EntryPoint, origin: str) -> Entry:
-    module, _, attribute = point.value.partition(":")
-    try:
-        facts = {**_BASE_FACTS[kind], **class_facts(_source(module), attribute)}
-    except (Exception, SystemExit) as error:  # whatever is wrong with a plugin, the others are listed
-        return Entry(kind, point.name, point.value, origin, {}, f"{type(error).__name__}: {error}")
-    return Entry(kind, point.name, point.value, origin, facts)
-
-
-def _source(module: str) -> Path:
-    """The file of a module, without running it (its parent packages are run)."""
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"no module {module}")
-    return Path(spec.origin)
-
-
-def class_facts(path: Path, attribute: str) -> dict[str, Any]:
-    """Class attributes of a class in ``path`` that are literals (``paper`` as a dict), with those of bases there.
-
-    Adds ``about``, the first paragraph of the docstring, and ``doc``, all of it.
-    """
-    body = ast.parse(path.read_text()).body
-    classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
-    if attribute in classes:
-        return _facts(classes[attribute], path, body)
-    if (elsewhere := _imported_from(attribute, path, body)) is not None:
-        return class_facts(*elsewhere)
-    raise AttributeError(f"{path.name} defines no class {attribute}")
-
-
-def _facts(node: ast.ClassDef, path: Path, body: list[ast.stmt]) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    for base in reversed(node.bases):
-        if isinstance(base, ast.Name):
-            with suppress(AttributeError, ImportError):  # such as a base class of the standard library
-                facts.update(class_facts_of_base(base.id, path, body))
-    for statement in node.body:
-        name, value = _assignment(statement)
-        if name and value is not None:
-            try:
-                facts[name] = _literal(value)
-            except ValueError:
-                continue  # not a fact but code, as recipes are
-    if doc := ast.get_docstring(node):
-        facts["about"] = " ".join(doc.split("\n\n")[0].split())
-        facts["doc"] = doc
-    return facts
-
-
-def class_facts_of_base(name: str, path: Path, body: list[ast.stmt]) -> dict[str, Any]:
-    """The facts of a base class, defined in ``path`` or imported there from a module that defines methods."""
-    own = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
-    if name in own:
-        return _facts(own[name], path, body)
-    elsewhere = _imported_from(name, path, body)
-    if elsewhere is None or elsewhere[0].parent == Path(__file__).parent:  # the contract itself states no facts
-        return {}
-    return class_facts(*elsewhere)
-
-
-def _imported_from(name: str, path: Path, body: list[ast.stmt]) -> tuple[Path, str] | None:
-    """The file and the name there of what ``path`` imports as ``name``; no module is run but parent packages."""
-    for node in body:
-        if not isinstance(node, ast.ImportFrom):
-            continue
-        for alias in node.names:
-            if (alias.asname or alias.name) != name:
-                continue
-            if node.level == 0:
-                return _source(node.module or ""), alias.name
-            folder = path.parents[node.level - 1]
-            module = folder.joinpath(*(node.module or "").split("."))
-            file = module.with_suffix(".py") if node.module else folder / "__init__.py"
-            return (file if file.is_file() else module / "__init__.py"), alias.name
-    return None
-
-
-def _assignment(statement: ast.stmt) -> tuple[str, ast.expr | None]:
-    if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-        return statement.targets[0].id, statement.value
-    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-        return statement.target.id, statement.value
-    return "", None
-
-
-def _literal(value: ast.expr) -> Any:
-    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Paper":
-        return {keyword.arg: ast.literal_eval(keyword.value) for keyword in value.keywords}
-    return ast.literal_eval(value)

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .assembly import build_method, dataset_of
+from .assembly import build_method, check_code, dataset_of
 from .course import Course, alone
 from .dataset import Card, Split
 from .devices import processor
@@ -35,7 +35,7 @@ from .shared import shared_split
 from .store import Folder
 from .tracking import Tracked, Tracking
 from .trainer import Fit, Trainer, UnfitCheckpointError, task_of
-from .trial import Groups, Result, Trial
+from .trial import SCHEMA, Groups, Result, Trial
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -111,6 +111,7 @@ def _note_failure(folder: Folder, text: str) -> None:
 
 
 def _train(trial: Trial, folder: Folder, how: How, told: Told, tracking: Tracking) -> Course[Result]:
+    check_code(trial)
     _reset_peak(how.device)
     train, evals = load_splits(trial, how.root)
 
@@ -121,10 +122,9 @@ def _train(trial: Trial, folder: Folder, how: How, told: Told, tracking: Trackin
 
     def trainer() -> Trainer:
         method = make_method(trial, train, how.out)
-        plans = plan_stages(method, trial.settings, trial.stages)
-        layout = pick_layout(how.compiling, trial, lambda: make_method(trial, train, how.out), plans, train, how.device)
-        engine = Engine(method, how.device, trial.precision, layout)
-        return Trainer(engine, plans, train, evals, trial.seed, save, told.report)
+        again = partial(make_method, trial, train, how.out)
+        layout = pick_layout(how.compiling, trial, method, again, train, how.device)
+        return make_trainer(trial, method, train, evals, how.device, save, told.report, layout)
 
     current = trainer()
     try:
@@ -138,6 +138,22 @@ def _train(trial: Trial, folder: Folder, how: How, told: Told, tracking: Trackin
     result = _result(trial, fit, train, evals, how.device, current.engine.layout)
     folder.finish(result, _arrays(fit, evals), fit.method.state_dict())
     return result
+
+
+def make_trainer(
+    trial: Trial,
+    method: Method,
+    train: Split,
+    evals: Mapping[str, Split],
+    device: str,
+    save: Report | None = None,
+    report: Report | None = None,
+    layout: Layout | None = None,
+) -> Trainer:
+    """What trains a method as its trial says; arguments as of ``Trainer`` and ``Engine``."""
+    engine = Engine(method, device, trial.precision, layout)
+    plans = plan_stages(method, trial.settings, trial.stages)
+    return Trainer(engine, plans, train, evals, trial.seed, save, report)
 
 
 def load_splits(trial: Trial, root: Path | None) -> tuple[Split, dict[str, Split]]:
@@ -156,7 +172,8 @@ def load_train(trial: Trial, root: Path | None) -> Split:
 def make_method(trial: Trial, train: Split, out: Path) -> Method:
     """The trial's method with its initial weights, its teachers read from their finished trials below ``out``."""
     teachers = {role: trained_method(needed, train, out / needed.folder) for role, needed in trial.needs.items()}
-    return build_method(trial, _task(trial, train), teachers)
+    task = task_for(load_method(trial.method), dataset_of(trial).card, train)
+    return build_method(trial, task, teachers)
 
 
 def trained_method(trial: Trial, train: Split, folder: Path, device: str = "cpu") -> Method:
@@ -173,6 +190,7 @@ def trained_method(trial: Trial, train: Split, folder: Path, device: str = "cpu"
     """
     from safetensors.torch import load_file
 
+    check_code(trial)
     path = folder / "model.safetensors"
     if not path.exists():
         raise ZooError(f"{trial.label} has no trained network ({path} is missing): run it first, with its own command")
@@ -191,28 +209,40 @@ def trained_method(trial: Trial, train: Split, folder: Path, device: str = "cpu"
     return method.to(device).eval().requires_grad_(False)
 
 
-def _task(trial: Trial, train: Split) -> Task:
-    card, sees = dataset_of(trial).card, load_method(trial.method).sees_bias
-    return task_of(train, len(card.classes), len(card.biases), card.bias_parts, card.bias_map, sees)
+def task_for(cls: type[Method], card: Card, train: Split) -> Task:
+    """The task that a method is built for, hidden from one that does not see bias labels."""
+    whole = whole_task(card, train)
+    return whole if cls.sees_bias else whole.hidden()
+
+
+def whole_task(card: Card, train: Split) -> Task:
+    """The task with all that bias labels tell."""
+    return task_of(train, len(card.classes), len(card.biases), card.bias_parts, card.bias_map, True)
 
 
 def _result(trial: Trial, fit: Fit, train: Split, evals: Mapping[str, Split], device: str, layout: Layout) -> Result:
     groups = groups_of(dataset_of(trial).card, train)
-    metrics = {}
-    for name, split in evals.items():
-        last = {key: values[-1].numpy() for key, values in fit.predictions[name].items()}
-        metrics[name] = group_metrics(last["class"], split.labels, split.biases, groups, last["log_odds"])
     return Result(
+        schema_version=SCHEMA,
         identity=trial.identity,
         trial=trial,
         groups=groups,
         selectable=fit.selectable,
-        metrics=metrics,
+        metrics=measure(fit, evals, groups),
         seconds={**fit.seconds, "total": sum(fit.seconds.values())},
         cost=_cost(fit, device),
         environment={**environment(device), "layout": layout.name},
         notes=fit.notes,
     )
+
+
+def measure(fit: Fit, evals: Mapping[str, Split], groups: Groups) -> dict[str, dict[str, float | None]]:
+    """All metrics of the last epoch, by split, as fractions."""
+    metrics = {}
+    for name, split in evals.items():
+        last = {key: values[-1].numpy() for key, values in fit.predictions[name].items()}
+        metrics[name] = group_metrics(last["class"], split.labels, split.biases, groups, last["log_odds"])
+    return metrics
 
 
 def groups_of(card: Card, train: Split) -> Groups:

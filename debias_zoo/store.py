@@ -146,6 +146,8 @@ def parse_result(content: bytes, path: Path) -> Result:
         _check_schema(_schema(content), path)
         raise DamagedError(f"result {path} cannot be read ({_reason(error)})") from error
     _check_schema(result.schema_version, path)
+    if result.schema_version < 1:
+        raise DamagedError(f"result {path} has schema {result.schema_version}, which there never was")
     if result.identity != result.trial.identity:
         raise DamagedError(f"result {path} does not belong to its configuration (identity {result.identity})")
     return result
@@ -266,6 +268,11 @@ def _check_predictions(found: Mapping[str, Predictions], result: Result) -> None
     epochs = {len(split.classes) for split in found.values()}
     if len(epochs) != 1 or min(epochs) < max(1, result.selectable or 1):
         raise ValueError(f"it has {sorted(epochs)} epochs, of which {result.selectable} may be selected")
+    for name, metrics in result.metrics.items():
+        split, told = found[name], (metrics.get("n"), metrics.get("accuracy"))
+        right = float((split.classes[-1] == split.labels).mean()) if len(split.labels) else None
+        if any(value is not None and value != own for value, own in zip(told, (len(split.labels), right), strict=True)):
+            raise ValueError(f"of split {name!r} it has other predictions than the result was made of")
     if result.groups is None:
         return
     for name, split in found.items():
@@ -295,6 +302,15 @@ def read_runs(out: Path) -> tuple[list[Run], list[str]]:
                 problems.append(_why_unfinished(folder))
             except ZooError as error:
                 problems.append(f"not read: {error}")
+    return runs, problems
+
+
+def read_finished(out: Path) -> tuple[list[Run], list[str]]:
+    """As ``read_runs``; raises a ZooError where no trial is finished."""
+    runs, problems = read_runs(out)
+    if not runs:
+        unfinished = f" ({len(problems)} unfinished or failed: {problems[0]})" if problems else ""
+        raise ZooError(f"no finished trial under {out}{unfinished}")
     return runs, problems
 
 

@@ -1,4 +1,4 @@
-"""timm's models, built for images of any size, with errors that name the model."""
+"""timm's models and the backbones that are registered with it, for images of any size; errors name the model."""
 
 from __future__ import annotations
 
@@ -8,19 +8,26 @@ from typing import Any
 from torch import nn
 
 from .errors import ZooError, unknown
+from .registry import entries, load_backbone
 from .torchvision_guard import import_timm
 
 import_timm()
 
 import timm  # noqa: E402  (after the guard, or timm cannot be imported)
 
-from . import nets  # noqa: E402, F401  (registers the papers' nets)
+OF_TIMM = frozenset(name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith("timm."))
+"""The names of timm's own models, before a plugin can take one of them."""
+
+FETCHING = frozenset({"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"})
+"""Options of timm that name files or addresses: weights come by ``weights.py`` alone."""
 
 
 def create(name: str, classes: int, image_shape: tuple[int, int, int], options: dict[str, Any]) -> nn.Module:
     """The timm model called ``name`` with ``classes`` outputs (0: no classifier). image_shape: (C, H, W)."""
-    if not timm.is_model(name):
-        raise unknown("backbone", name, timm.list_models(), "any timm model can be named")
+    if not is_model(name):
+        raise unknown("backbone", name, [*entries("backbone"), *OF_TIMM], "any timm model can be named")
+    if fetching := sorted(FETCHING.intersection(options)):
+        raise ZooError(f"backbone {name!r} takes no option {fetching[0]!r}, which would read weights from elsewhere")
     channels, height, width = image_shape
     takes = inspect.signature(timm.model_entrypoint(name)).parameters
     cfg = timm.get_pretrained_cfg(name)
@@ -35,3 +42,19 @@ def create(name: str, classes: int, image_shape: tuple[int, int, int], options: 
             raise
         raise ZooError(f"backbone {name!r} cannot be built for images of {height} x {width}: {error}") from error
     return model
+
+
+def is_model(name: str) -> bool:
+    """Whether there is such a model; one that an entry point or a plugin's file names is registered now."""
+    if name in entries("backbone"):
+        function = load_backbone(name)
+        if name in OF_TIMM:
+            raise ZooError(
+                f"backbone {name!r} of {entries('backbone')[name].origin}: timm has one of that name; rename it"
+            )
+        if not (timm.is_model(name) and timm.model_entrypoint(name) is function):
+            raise ZooError(
+                f"backbone {name!r} of {entries('backbone')[name].origin} is not registered with timm: put "
+                "`@register_model` of debias_zoo.nets above its function"
+            )
+    return bool(timm.is_model(name))

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from .protocol import ProtocolName, Settings
 
@@ -17,6 +17,13 @@ SCHEMA = 2
 
 PROBE_SCHEMA = 1
 """Version of ``probe.json``; raised when a field changes its meaning, or probes are made in another way."""
+
+
+Metrics = dict[str, dict[str, float | None]]
+"""Split -> metric -> value."""
+
+COUNTS = frozenset({"n", "groups", "empty_groups", "worst_n", "worst_label", "worst_bias"})
+"""What stands among the metrics and is no fraction."""
 
 
 class Supervision(BaseModel):
@@ -49,10 +56,12 @@ class Trial(BaseModel):
         params: of the data set, complete. config: of the method, complete.
         weights: of the backbone at the start, as in ``weights.py``, and their digest; empty: random.
         fingerprint: of the data. settings, stages: training settings, as in ``protocol.py``.
+        method_code, dataset_code, backbone_code: digests of the plugin files that these come from; empty: of a package.
         train_limit, eval_limit: images used of each split, or None for all.
         needs: trials whose networks this one is handed, by role; they are part of its identity.
         source, deviations: where the settings come from, and in what they differ from there.
         options: of the command line that changed it, besides method, data, seed, protocol and precision.
+        plugins: names of the plugin files, for the user alone: no file is ever run because it stands here.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,6 +83,9 @@ class Trial(BaseModel):
     config: dict[str, Any]
     settings: Settings
     stages: dict[str, Settings] = {}
+    method_code: str = ""
+    dataset_code: str = ""
+    backbone_code: str = ""
     train_limit: int | None = None
     eval_limit: int | None = None
     needs: dict[str, Trial] = {}
@@ -81,6 +93,7 @@ class Trial(BaseModel):
     source: str = ""
     deviations: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -88,7 +101,8 @@ class Trial(BaseModel):
 
         Fields at their defaults do not count: a field that a later version adds leaves old results what they were.
         """
-        untold = {"source", "deviations", "options", "supervision", "needs", "weights"}  # weights: their digest counts
+        untold = {"source", "deviations", "options", "plugins", "supervision", "needs"}
+        untold |= {"weights"}  # their digest counts
         known = self.model_dump(mode="json", exclude=untold, exclude_defaults=True)
         known["needs"] = {role: trial.identity for role, trial in sorted(self.needs.items())}
         return hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=6).hexdigest()
@@ -102,8 +116,11 @@ class Trial(BaseModel):
         """The command line that runs it again, with these seeds; none: with its own."""
         params = ",".join(f"{key}={value}" for key, value in self.params.items() if value not in ("", None))
         options = [*self.options, *[option for trial in self.needs.values() for option in trial.options]]
+        files = [file for trial in (self, *self.needs.values()) for file in trial.plugins]
+        options += [f"--plugin {file}" for file in files]
         parts = [
-            f"debias-zoo run --methods {self.method} --dataset {shlex.quote(f'{self.dataset}:{params}'.rstrip(':'))}",
+            f"debias-zoo run --methods {shlex.quote(self.method)}",
+            f"--dataset {shlex.quote(f'{self.dataset}:{params}'.rstrip(':'))}",
             f"--seed {','.join(str(seed) for seed in seeds or (self.seed,))}",
             f"--protocol {self.protocol} --precision {self.precision}",
             *[" ".join(shlex.quote(word) for word in option.split(" ", 1)) for option in dict.fromkeys(options)],
@@ -185,16 +202,25 @@ class Result(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: int = SCHEMA
+    schema_version: int
     identity: str
     trial: Trial
     groups: Groups | None = None
     selectable: int | None = None
-    metrics: dict[str, dict[str, float | None]]
+    metrics: Metrics
     seconds: dict[str, float]
     cost: dict[str, float]
     environment: dict[str, Any]
     notes: list[str] = []
+
+    @field_validator("metrics")
+    @classmethod
+    def _are_fractions(cls, metrics: Metrics) -> Metrics:
+        for split, of_split in metrics.items():
+            for name, value in of_split.items():
+                if name not in COUNTS and value is not None and not -1.0 <= value <= 1.0:
+                    raise ValueError(f"{name} of {split} is {value}, no fraction")
+        return metrics
 
 
 class Readout(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +16,10 @@ from .assembly import dataset_of
 from .cli_shared import names
 from .data import prepare
 from .dataset import BiasDataset
-from .devices import default_precision, pick_device
-from .driver import FAILED, execute, initial, parse_seeds, say, unfinished
+from .devices import pick_device, pick_precision
+from .driver import FAILED, duration, execute, initial, parse_seeds, say, unfinished
 from .errors import ZooError
+from .estimate import expected_seconds, makespan
 from .executor_local import LocalExecutor
 from .executors import Setup
 from .feasibility import dry_run, labels_of, training_counts
@@ -56,6 +58,7 @@ def drive_tune(
     weights: Path | None = None,
     pretrained: bool = False,
     skip_corrupt: bool = False,
+    sets: Sequence[str] = (),
     console: Console | None = None,
 ) -> int:
     """Search as the options of ``debias-zoo tune`` say; returns the exit code: 1 where a method has no result."""
@@ -69,10 +72,11 @@ def drive_tune(
         seeds=parse_seeds(seeds, seed_list),
         protocol=protocol,
         backbone=backbone,
-        precision=default_precision(device) if precision == "auto" else precision,
+        precision=pick_precision(device, precision),
         root=root,
         weights=initial(weights, pretrained),
         skip_corrupt=skip_corrupt,
+        sets=[parse_set(text) for text in sets],
     )
     grid = build_grid(request)
     slots, threads = share_out(jobs, trials * len(request.seeds), device)
@@ -116,7 +120,13 @@ def _search(
     split = _scored_split(own[0], rule, request)
     space = tuple(search_space(load_method(name), given))
     check_given(space, load_method(name))
-    alone = Request(**{**vars(request), "methods": [name]})
+    fixed = [one for one in request.sets if one[0] == name]
+    for _, key, _ in fixed:
+        if key.rpartition(".")[2] == "epochs":
+            raise ZooError(f"--set {name}.{key}: the number of epochs is the protocol's, the same for every method")
+        if key in {one.key for one in space}:
+            raise ZooError(f"{name}.{key} is searched and set: leave out --set {name}.{key}, or search others")
+    alone = Request(**{**vars(request), "methods": [name], "sets": fixed})
     values = own_values(dry_run(own[0], request.root), own[0], space)
     return Search(alone, own, space, values, rule, split, seed, batch, out)
 
@@ -156,6 +166,10 @@ def _searched(console: Console, search: Search, trials: int, executor: LocalExec
     say(console, f"criterion: {search.rule.about} ({search.split}); reads {search.rule.reads}")
     for key, text in described(search.space).items():
         say(console, f"  {key}: {text}; the recipe's own: {search.values.get(key, 'not one value')}")
+    setup = executor.setup
+    known = expected_seconds(search.own, setup.out, setup.root, setup.device, setup.threads)
+    expected = makespan([known[trial.identity] for trial in search.own] * trials, setup.slots)
+    say(console, f"from the first trial on about {duration(expected)}, as long as its settings leave the cost as it is")
 
     def run(grid: Grid) -> Mapping[str, str]:
         todo = unfinished(grid, search.out, console)
@@ -208,7 +222,7 @@ def _recipe(search: Search, tried: Sequence[Tried], best: Tried) -> RecipeFile:
         protocol=first.protocol,
         backbone=first.backbone,
         seeds=tuple(trial.seed for trial in search.own),
-        settings=dict(best.settings),
+        settings={key: value for _, key, value in search.request.sets} | dict(best.settings),
         searched=dict(described(search.space)),
         criterion=search.rule.name,
         split=search.split,
@@ -232,6 +246,8 @@ def _command(search: Search, trials: int) -> str:
     for one in search.space:
         if one.given is not None:
             words += ["--search", f"{search.method}.{one.key}={one.given}"]
+    for name, key, value in request.sets:
+        words += ["--set", f"{name}.{key}={json.dumps(value)}"]
     words += ["--seed", ",".join(str(seed) for seed in request.seeds), "--protocol", request.protocol]
     words += ["--precision", request.precision, "--jobs", str(search.batch * len(request.seeds))]
     words += ["--backbone", request.backbone] if request.backbone else []

@@ -57,12 +57,14 @@ def perform(job: dict[str, Any], send: Callable[..., None]) -> None:
 
     Where there are several, they are trained as one program, and each event says ``trial``, the identity of its own.
     """
+    from .registry import name_files
     from .runner import How, Told, trial_course
     from .stacking import together
     from .trial import Trial
 
     trials = [Trial.model_validate(told) for told in job["trials"]]
     root = Path(job["root"]) if job["root"] is not None else None
+    name_files([Path(file) for file in job["plugins"]])  # the driver's user named them
     how = How(Path(job["out"]), job["device"], root, job["track"], job["compiling"])
     tell = [partial(send, trial=trial.identity) if len(trials) > 1 else send for trial in trials]
 

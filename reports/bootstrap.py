@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from debias_zoo.errors import ZooError, unknown
-from debias_zoo.metrics import METRICS
+from debias_zoo.metrics import ERRORS, METRICS
 from debias_zoo.trial import Groups
 
 DRAWS = 2000
@@ -92,6 +92,88 @@ def bootstrap(
     _check(right, labels, metrics)
     if not right:
         return {}
+    found = _resampled(right, labels, biases, groups, metrics, draws, seed)
+    intervals: dict[str, dict[str, Interval | None]] = {}
+    ends = np.cumsum([len(one) for one in right.values()])
+    for (method, one), end in zip(right.items(), ends, strict=True):
+        own = slice(end - len(one), end)
+        picks = np.random.default_rng([seed, 2]).integers(len(one), size=(draws, len(one)))
+        intervals[method] = {
+            metric: _interval(found[metric][:, own], picks, confidence, len(labels), metric)
+            if metric in found
+            else None
+            for metric in metrics
+        }
+    return intervals
+
+
+def contrasts(
+    right: Mapping[str, Mapping[int, Bools]],
+    reference: str,
+    labels: Integers,
+    biases: Integers | None,
+    groups: Groups,
+    metric: str,
+    *,
+    draws: int = DRAWS,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Intervals of every method's difference from a reference, on one test split, by the draws of ``bootstrap``.
+
+    A draw takes the same seeds and the same images for both, so what both share does not widen the interval. Of
+    metrics in ``ERRORS`` absolute values are compared, as in ``statistics.paired_difference``.
+
+    Args:
+        right: method -> seed -> bool (N,), whether an image was predicted right.
+        reference: one of the methods; it is not in the answer.
+        labels: (N,).
+        biases: as in ``bootstrap``.
+        groups: of the data.
+        metric: one of ``RESAMPLED``.
+        draws: resamples.
+        confidence: of the intervals.
+        seed: of the draws.
+
+    Returns:
+        method -> interval; without those that share no seed with the reference, or whose metric no image defines.
+    """
+    stacked = {method: np.stack(list(of_seed.values())) for method, of_seed in right.items() if of_seed}
+    _check(stacked, labels, [metric])
+    if reference not in stacked:
+        return {}
+    found = _resampled(stacked, labels, biases, groups, [metric], draws, seed).get(metric)
+    if found is None:
+        return {}
+    if metric in ERRORS:
+        found = np.abs(found)
+    ends = np.cumsum([len(one) for one in stacked.values()])
+    places = {
+        method: dict(zip(right[method], range(end - len(one), end), strict=True))
+        for (method, one), end in zip(stacked.items(), ends, strict=True)
+    }
+    intervals = {}
+    for method in stacked:
+        shared = [number for number in places[method] if number in places[reference]]
+        if method == reference or not shared:
+            continue
+        own, other = ([places[name][number] for number in shared] for name in (method, reference))
+        picks = np.random.default_rng([seed, 2]).integers(len(shared), size=(draws, len(shared)))
+        difference = found[:, own] - found[:, other]
+        intervals[method] = _interval(difference, picks, confidence, len(labels), metric, (-1.0, 1.0))
+    return intervals
+
+
+def _resampled(
+    right: Mapping[str, Bools],
+    labels: Integers,
+    biases: Integers | None,
+    groups: Groups,
+    metrics: Sequence[str],
+    draws: int,
+    seed: int,
+) -> dict[str, Floats]:
+    """Metric -> (1 + draws, seeds of all methods), like ``_shares``; without those that no image defines."""
     columns = np.concatenate([np.asarray(one, dtype=np.float32) for one in right.values()])  # (methods' seeds, N)
     found: dict[str, Floats] = {}
     if "accuracy" in metrics and len(labels):
@@ -99,18 +181,7 @@ def bootstrap(
     if biases is not None and len(labels) and set(metrics) - {"accuracy"}:
         codes = labels.astype(np.int64) * groups.shape[1] + biases
         found |= _of_groups(columns, codes, groups, draws, np.random.default_rng([seed, 1]))
-    intervals: dict[str, dict[str, Interval | None]] = {}
-    ends = np.cumsum([len(one) for one in right.values()])
-    for (method, one), end in zip(right.items(), ends, strict=True):
-        own = slice(end - len(one), end)
-        picks = np.random.default_rng([seed, 2]).integers(len(one), size=(draws, len(one)))
-        intervals[method] = {
-            metric: _interval(found[metric][:, own], picks, confidence, len(labels), metric == "worst_group")
-            if metric in found
-            else None
-            for metric in metrics
-        }
-    return intervals
+    return found
 
 
 def _check(right: Mapping[str, Bools], labels: Integers, metrics: Sequence[str]) -> None:
@@ -177,11 +248,18 @@ def _shares(columns: npt.NDArray[np.float32], draws: int, random: np.random.Gene
     return found
 
 
-def _interval(values: Floats, picks: Integers, confidence: float, images: int, shifted: bool) -> Interval:
+def _interval(
+    values: Floats,
+    picks: Integers,
+    confidence: float,
+    images: int,
+    metric: str,
+    ends: tuple[float, float] = (0.0, 1.0),
+) -> Interval:
     """values: (1 + draws, seeds), row 0 of the images as they are. picks: (draws, seeds), the seeds of each draw."""
     means = np.take_along_axis(values[1:], picks, axis=1).mean(axis=1)
     value = float(values[0].mean())
-    if shifted:
-        means = np.clip(means + (value - means.mean()), 0.0, 1.0)
+    if metric == "worst_group":
+        means = np.clip(means + (value - means.mean()), *ends)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(value, float(low), float(high), values.shape[1], images)

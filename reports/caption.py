@@ -81,9 +81,12 @@ def caption(table: Table, best: str = "bold", second: str = "underlined", select
         return ["No finished trial."]
     sentences = [*conditions(rows), *([selection_sentence(table)] if selection else []), tuning(rows)]
     if any(value and value.rank for row in rows for value in row.values.values()):
-        sentences.append(f"Best {best}, second best {second} (gap: nearest to zero).")
+        sentences.append(f"Best {best}, second best {second} (gap: nearest to zero){among(rows)}.")
     if table.has_intervals:
-        sentences.append(f"{WORST}: Wilson's interval of the images of the worst groups of all seeds together.")
+        sentences.append(
+            f"{WORST}: Wilson's interval of a worst group's images, round the mean over seeds; what seeds differ by is "
+            "in ±."
+        )
     if LEAKAGE in table.metrics:
         sentences.append(
             "Bias-leakage: balanced accuracy over chance of a fresh linear probe that reads the bias in the embedding."
@@ -107,6 +110,11 @@ def conditions(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def among(rows: Sequence[Row]) -> str:
+    """Which rows are ranked, where they differ in the number of seeds."""
+    return " of the rows with the most seeds on the same data" if len({len(row.seeds) for row in rows}) > 1 else ""
+
+
 def selection_sentence(table: Table) -> str:
     """Which epoch the table shows, and which labels were read to choose it."""
     return f"Selection: {selection_text(RULES[table.selection], table.metrics[0])}."
@@ -125,8 +133,16 @@ def _data(rows: Sequence[Row]) -> str:
         of_it = [row for row in rows if row.dataset == name]
         shared = _shared([row.trial for row in of_it])
         splits = dict.fromkeys(row.split for row in of_it)
-        texts.append(f"{name}{f' ({shared})' if shared else ''}, split {', '.join(splits)}")
+        texts.append(f"{name}{f' ({shared})' if shared else ''}, split {', '.join(splits)}{_empty(of_it)}")
     return "; ".join(texts)
+
+
+def _empty(rows: Sequence[Row]) -> str:
+    """How many groups have no image and are left out."""
+    counted = [row.results[0].metrics[row.split] for row in rows]
+    found = {(one["empty_groups"], one["groups"]) for one in counted if one.get("empty_groups")}
+    texts = [f"{empty:.0f} of {empty + there:.0f}" for empty, there in sorted(found) if empty and there is not None]
+    return f" ({' or '.join(texts)} groups have no image there and are left out)" if texts else ""
 
 
 def _shared(trials: Sequence[Trial]) -> str:
@@ -159,7 +175,7 @@ def _seeds(rows: Sequence[Row]) -> list[str]:
     sentences = [f"Mean ± sample standard deviation over n seeds: {which}."]
     if 1 in counts:
         sentences.append("One seed gives no ±: run at least three (--seeds 3).")
-    return [*sentences, "Ranked on each data set are the rows with the most seeds."]
+    return sentences
 
 
 def _listed(seeds: Sequence[int]) -> str:

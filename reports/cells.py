@@ -28,7 +28,7 @@ TITLES = {
 WORST = "Worst-group 95 %"
 """Title of the column with the worst group's interval."""
 
-UNREAD = "*"
+UNREAD = "?"
 """Marks a published number that was not read in the paper itself."""
 
 NOTHING = "–"

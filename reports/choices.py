@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from debias_zoo.errors import ZooError
 from debias_zoo.metrics import ERRORS, goodness
 
-from .caption import conditions
+from .caption import conditions, tuning
 from .cells import NOTHING, TITLES, percent, spread
 from .rows import Row, Table, Value, over_seeds
 from .selection import DEFAULT, RULES, Epochs, Rule, select
@@ -36,7 +36,7 @@ def choices_sheet(table: Table, epochs: EpochsOf, rules: Sequence[Rule], metric:
     reads = "; ".join(f"{rule.name}: {rule.about}, reads {rule.reads}" for rule in rules)
     better = "is nearer to zero" if metric in ERRORS else "has more"
     notes = (
-        *(conditions(table.rows) if table.rows else ()),
+        *((*conditions(table.rows), tuning(table.rows)) if table.rows else ()),
         f"{reads}.",
         f"In brackets the regret: how many points the oracle, the best eligible epoch on the shown split, {better}.",
         "Eligible are the epochs of the last stage; no number where a run has no such split or no bias labels there.",

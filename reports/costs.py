@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .caption import conditions
 from .cells import NOTHING, percent, whole_or_tenth
 from .rows import Block, Row, Table
 from .sheets import Cell, Column, Section, Sheet
@@ -36,6 +37,7 @@ def costs_sheet(table: Table, baseline: str = "erm") -> Sheet:
     machines = {machine for row in table.rows for machine in _machines(row)}
     unknown = any(_mean([result.cost.get("forward_passes") for result in row.results]) is None for row in table.rows)
     notes = (
+        *(conditions(table.rows) if table.rows else ()),
         f"Mean over seeds of whole trials, with evaluation after every epoch. Made on: {'; '.join(sorted(machines))}.",
         f"x ERM: seconds beside those of {baseline} on the same data and machine; of several, of the one with the same "
         "backbone and precision.",

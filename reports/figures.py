@@ -45,6 +45,8 @@ def draw_report(report: Report, asked: Asked, path: Path) -> None:
         if asked.curve:
             save(robustness(report.table, asked.curve, asked.metrics[0]), path)
         elif asked.compare is not None:
+            if report.table.separate:
+                raise ZooError(f"no critical difference. {report.table.separate}")
             save(draw(average_ranks(report.table.scores(asked.metrics[0]), asked.metrics[0])), path)
         else:
             save(pareto({block.title: block.rows for block in report.table.blocks}, asked.metrics[0]), path)

@@ -1,18 +1,23 @@
-"""Bootstrap intervals of every row, over test images and over seeds, as a sheet."""
+"""Bootstrap intervals of every row over test images and seeds, as a sheet; and of differences between methods."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from debias_zoo.errors import ZooError, unknown
 from debias_zoo.store import Run
+from debias_zoo.trial import Groups
 
-from .bootstrap import DRAWS, RESAMPLED, Interval, bootstrap
+from .bootstrap import DRAWS, RESAMPLED, Interval, bootstrap, contrasts
+from .caption import conditions
 from .cells import NOTHING, TITLES, percent
+from .lines import pooled
 from .rows import Block, Row, Table, Value
-from .selection import DEFAULT
+from .selection import RULES, Epochs
 from .sheets import Cell, Column, Section, Sheet
 
 
@@ -20,24 +25,23 @@ def intervals_sheet(table: Table, runs: Mapping[str, Run]) -> Sheet:
     """Each metric of the table that can be resampled, with its 95 % interval.
 
     Args:
-        table: of the last epochs.
+        table: of any selection rule, whose epochs are resampled.
         runs: by identity.
 
     Raises:
-        ZooError: the table shows another epoch than the last, or no metric that follows from what was right.
+        ZooError: the table shows no metric that follows from what was right.
     """
-    if table.selection != DEFAULT:
-        raise ZooError(f"intervals are of the last epoch: leave out --select {table.selection}")
     metrics = [metric for metric in table.metrics if metric in RESAMPLED]
     if not metrics:
         raise unknown("metric with an interval:", ", ".join(table.metrics), RESAMPLED)
     told: list[str] = list(table.problems)
     columns = [Column("method", "Method", text=True), *[Column(metric, TITLES[metric]) for metric in metrics]]
     sections = [
-        Section(block.title if len(table.blocks) > 1 else "", tuple(_rows(block, runs, metrics, told)))
+        Section(block.title if len(table.blocks) > 1 else "", tuple(_rows(block, table, runs, metrics, told)))
         for block in table.blocks
     ]
     notes = (
+        *(conditions(table.rows) if table.rows else ()),
         f"95 % percentile bootstrap over {DRAWS} draws of seeds and of test images; with one seed of images alone.",
         "Images are drawn within groups, for accuracy from the whole split; the worst group is a smallest of many, "
         "and its draws are shifted by what that makes them too small.",
@@ -47,34 +51,84 @@ def intervals_sheet(table: Table, runs: Mapping[str, Run]) -> Sheet:
     return Sheet("intervals", title, tuple(columns), tuple(sections), notes, tuple(dict.fromkeys(told)))
 
 
-def _rows(block: Block, runs: Mapping[str, Run], metrics: Sequence[str], told: list[str]) -> list[tuple[Cell, ...]]:
+def _rows(
+    block: Block, table: Table, runs: Mapping[str, Run], metrics: Sequence[str], told: list[str]
+) -> list[tuple[Cell, ...]]:
     found = []
     for row in block.rows:
         name = Cell(row.name, {"": row.method, "setting": row.setting, "seeds": list(row.seeds)})
         try:
-            intervals = _intervals(row, runs, metrics)
+            seen = seen_by(row, table, runs)
         except ZooError as error:
             told.append(f"no interval: {row.name}: {error}")
             found.append((name, *[_stored(row.values[metric]) for metric in metrics]))
             continue
+        right = {row.name: np.stack(list(seen.right.values()))}
+        intervals = bootstrap(right, seen.labels, seen.biases, seen.groups, metrics)[row.name]
         found.append((name, *[_cell(intervals[metric]) for metric in metrics]))
+    return found
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a row's seeds predicted right. right: seed -> bool (N,). labels, biases: (N,). groups: of the data."""
+
+    right: dict[int, npt.NDArray[np.bool_]]
+    labels: npt.NDArray[np.int16]
+    biases: npt.NDArray[np.int16] | None
+    groups: Groups
+
+
+def seen_by(row: Row, table: Table, runs: Mapping[str, Run]) -> Seen:
+    """The predictions of the epochs that the table shows.
+
+    Raises:
+        ZooError: they cannot be read, or the seeds were not evaluated on the same images.
+    """
+    rule = RULES[table.selection]
+    right = {}
+    labels, biases, groups = None, None, None
+    for result in row.results:
+        epochs = Epochs(runs[result.identity])
+        epoch, split = epochs.chosen(rule, row.split, table.metrics[0]), epochs.run.predictions()[row.split]
+        if epoch is None:
+            raise ZooError(f"{rule.name} reads {rule.reads}, and there are none")
+        if labels is not None and not np.array_equal(labels, split.labels):
+            raise ZooError("its seeds were not evaluated on the same images")
+        labels, biases, groups = split.labels, split.biases, epochs.groups
+        right[result.trial.seed] = split.classes[epoch] == split.labels
+    assert labels is not None  # a row has results
+    assert groups is not None
+    return Seen(right, labels, biases, groups)
+
+
+def differences(table: Table, runs: Mapping[str, Run], reference: str, metric: str) -> dict[tuple[str, str], Interval]:
+    """Intervals of the methods' differences from a reference: (title of the block, name of the line) -> interval.
+
+    Without those whose predictions cannot be read, or of other images than the reference's.
+    """
+    if metric not in RESAMPLED:
+        return {}
+    found: dict[tuple[str, str], Interval] = {}
+    lines = pooled(table.blocks)
+    for place, block in enumerate(table.blocks):
+        seen = {}
+        for line in lines:
+            try:
+                seen[line.name] = seen_by(line.rows[place], table, runs)
+            except (KeyError, ZooError):  # no such row, or the table of intervals says why
+                continue
+        if (base := seen.get(reference)) is None:
+            continue
+        right = {name: one.right for name, one in seen.items() if np.array_equal(one.labels, base.labels)}
+        made = contrasts(right, reference, base.labels, base.biases, base.groups, metric)
+        found |= {(block.title, name): interval for name, interval in made.items()}
     return found
 
 
 def _stored(value: Value | None) -> Cell:
     """The number alone, of results whose predictions cannot be resampled."""
     return Cell(NOTHING) if value is None else Cell(percent(value.mean), {"": value.mean, "low": None, "high": None})
-
-
-def _intervals(row: Row, runs: Mapping[str, Run], metrics: Sequence[str]) -> Mapping[str, Interval | None]:
-    predictions = [runs[result.identity].predictions()[row.split] for result in row.results]
-    groups, first = row.results[0].groups, predictions[0]
-    if groups is None:
-        raise ZooError("its results do not say what the groups are (schema 1)")
-    if any(not np.array_equal(found.labels, first.labels) for found in predictions):
-        raise ZooError("its seeds were not evaluated on the same images")
-    right = np.stack([found.classes[-1] == found.labels for found in predictions])
-    return bootstrap({row.name: right}, first.labels, first.biases, groups, metrics)[row.name]
 
 
 def _cell(found: Interval | None) -> Cell:

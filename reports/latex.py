@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .caption import Notes, caption
 from .cells import cells, percent, titles, whole_or_tenth
-from .latex_size import PAGE, SEPARATION, room_below, seen, size_of
+from .latex_size import OF_PAPER, PAGE, SEPARATION, broken, dealt, room_below, seen, size_of, stacked
 from .latex_text import breakable, document, escape, label_of
 from .rows import Block, Row, Table, Value
 
@@ -25,8 +25,10 @@ def to_latex(table: Table, standalone: bool = False) -> str:
     notes = Notes(table)
     words = " ".join(caption(table))
     pages = _pages(table.blocks, room_below(len(words)))
-    bodies = [_tabular(table, page, notes) for page in pages]
-    size = size_of([_lengths(bodies)])
+    lengths = _lengths(table, notes)
+    parts = dealt(lengths, OF_PAPER)  # the results are one table as long as the page holds it
+    bodies = [_tabular(table, page, notes, places) for page in pages for places in parts]
+    size = size_of([[lengths[place] for place in places] for places in parts])
     bodies = [[size, rf"\setlength{{\tabcolsep}}{{{SEPARATION}pt}}", *body] for body in bodies]
     first, *further = _dealt(_notes(notes), _left(pages, words))
     bodies[-1] += _below(first)
@@ -61,7 +63,8 @@ def _left(pages: Sequence[Sequence[Block]], words: str) -> int:
 
 
 def _height(block: Block) -> int:
-    return len(block.rows) + len(block.groups()) + 1
+    """Lines of a block, of which long names take several."""
+    return sum(len(broken(row.method)) for row in block.rows) + len(block.groups()) + 1
 
 
 def _dealt(lines: Sequence[str], room: int) -> list[list[str]]:
@@ -91,8 +94,9 @@ def _head(table: Table, words: str, number: int) -> list[str]:
     ]
 
 
-def _tabular(table: Table, blocks: Sequence[Block], notes: Notes) -> list[str]:
-    head = ["Method", *titles(table), "Seconds"]
+def _tabular(table: Table, blocks: Sequence[Block], notes: Notes, places: Sequence[int]) -> list[str]:
+    """The columns at ``places`` of some blocks."""
+    head = [_head_of(table)[place] for place in places]
     lines = [
         r"\makebox[\linewidth]{%",
         rf"\begin{{tabular}}{{@{{}}l{'r' * (len(head) - 1)}@{{}}}}",
@@ -107,8 +111,14 @@ def _tabular(table: Table, blocks: Sequence[Block], notes: Notes) -> list[str]:
             if i:
                 lines.append(r"\midrule")
             lines.append(_across(len(head), rf"\textit{{{escape(level)}}}"))
-            lines += [" & ".join(_cells(table, row, notes)) + r" \\" for row in rows]
+            for row in rows:
+                cells = _cells(table, row, notes)
+                lines.append(" & ".join(cells[place] for place in places) + r" \\")
     return [*lines, r"\bottomrule", r"\end{tabular}}"]
+
+
+def _head_of(table: Table) -> list[str]:
+    return ["Method", *titles(table), "Seconds"]
 
 
 def _head_lines(titles: Sequence[str]) -> list[str]:
@@ -133,7 +143,9 @@ def _cells(table: Table, row: Row, notes: Notes) -> list[str]:
 
 def _name(row: Row, notes: Notes) -> str:
     name = notes.name(row)
-    text = escape(name.method) + _raised(name.marks)
+    lines = [escape(line) for line in broken(name.method)]
+    text = lines[0] if len(lines) == 1 else stacked([lines[0], *[rf"\quad {line}" for line in lines[1:]]], "t", "l")
+    text += _raised(name.marks)
     return f"{text} ({escape(name.setting)})" if name.setting else text
 
 
@@ -149,10 +161,17 @@ def _value(value: Value | None) -> str:
     return text if value.std is None else rf"{text} $\pm$ {percent(value.std)}"
 
 
-def _lengths(bodies: Sequence[Sequence[str]]) -> list[int]:
-    """Signs of the longest cell of each column."""
-    rows = [line.removesuffix(r" \\").split(" & ") for body in bodies for line in body if " & " in line]
-    return [max(seen(cell) for cell in column) for column in zip(*rows, strict=True)]
+def _lengths(table: Table, notes: Notes) -> list[int]:
+    """Signs of the longest line of each column."""
+    head = _head_of(table)
+    lengths = [max(map(len, title.split("-"))) if "-" in title else len(title) for title in head]
+    for row in table.rows:
+        cells = [seen(cell) for cell in _cells(table, row, notes)]
+        name = notes.name(row)
+        setting = f" ({name.setting})" if name.setting else ""
+        cells[0] = max(map(len, broken(name.method))) + len(name.marks) + len(setting)
+        lengths = [max(pair) for pair in zip(lengths, cells, strict=True)]
+    return lengths
 
 
 def _notes(notes: Notes) -> list[str]:

@@ -6,12 +6,9 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from .latex_size import PAGE, SEPARATION, dealt, room_below, size_of
+from .latex_size import PAGE, SEPARATION, broken, dealt, room_below, size_of, stacked
 from .latex_text import breakable, escape, label_of
 from .sheets import RANKING, Cell, Column, Section, Sheet
-
-_LONGEST = 36
-"""Signs of a text in a cell; what is longer is broken into lines."""
 
 _CAPTION = 900
 """Signs of a caption; longer notes stand below the table with what is missing."""
@@ -53,11 +50,7 @@ def _lengths(sheet: Sheet) -> list[int]:
 
 def _lines(column: Column, rows: Sequence[Sequence[Cell]], place: int) -> Iterator[str]:
     for row in rows:
-        yield from _broken(row[place].text) if column.text else [row[place].text]
-
-
-def _broken(text: str) -> list[str]:
-    return textwrap.wrap(text, _LONGEST, break_on_hyphens=False) or [""]
+        yield from broken(row[place].text) if column.text else [row[place].text]
 
 
 def _title_lines(column: Column) -> list[str]:
@@ -80,7 +73,7 @@ def _pages(sheet: Sheet, places: Sequence[int], caption: int) -> list[list[str]]
         pages[-1] += _opening(section, places, "")
         room -= 1
         for row in section.rows:
-            height = max(len(_broken(row[place].text)) for place in places if sheet.columns[place].text)
+            height = max(len(broken(row[place].text)) for place in places if sheet.columns[place].text)
             if height > room:
                 pages.append(_opening(section, places, " (continued)"))
                 room = PAGE - 1
@@ -101,21 +94,16 @@ def _row(sheet: Sheet, row: Sequence[Cell], places: Sequence[int]) -> str:
 
 
 def _cell(column: Column, cell: Cell) -> str:
-    lines = [escape(line) for line in (_broken(cell.text) if column.text else [cell.text])]
+    lines = [escape(line) for line in (broken(cell.text) if column.text else [cell.text])]
     text = lines[0]
     if len(lines) > 1:
-        text = _stacked([text, *[rf"\quad {line}" for line in lines[1:]]], "t", "l")
+        text = stacked([text, *[rf"\quad {line}" for line in lines[1:]]], "t", "l")
     return {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}", None: text}[cell.rank]
-
-
-def _stacked(lines: Sequence[str], position: str, side: str) -> str:
-    body = r" \\ ".join(lines)
-    return rf"\begin{{tabular}}[{position}]{{@{{}}{side}@{{}}}}{body}\end{{tabular}}"
 
 
 def _title(column: Column) -> str:
     lines = [escape(line) for line in _title_lines(column)]
-    return lines[0] if len(lines) == 1 else _stacked(lines, "b", "l" if column.text else "r")
+    return lines[0] if len(lines) == 1 else stacked(lines, "b", "l" if column.text else "r")
 
 
 def _float(sheet: Sheet, places: Sequence[int], lines: Sequence[str], size: str, number: int, words: str) -> str:

@@ -23,7 +23,7 @@ _SPECIAL = {
     "<": "$<$",
     ">": "$>$",
     "|": "$|$",
-    '"': "''",
+    '"': r"{\ttfamily\char34}",  # straight, as commands need it
     "`": "{`}",
     "[": "{[}",  # at the start of a row it would be an argument of the row before
     "*": "{*}",

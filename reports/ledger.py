@@ -32,14 +32,15 @@ def ledger_sheet(table: Table, methods: Sequence[str] = ()) -> Sheet:
     methods: the only ones that the table shows; empty: it shows all there are.
     """
     sections = []
-    told = [number for block in table.blocks for _, number in _answers(block)]
+    told = [number for block in table.blocks for _, number in answers(block)]
     for block in table.blocks:
         unanswered = [number for number in _open(block) if number not in told]
         told += unanswered
         asked = [number for number in unanswered if not methods or number.method in methods]
-        rows = [*[_row(row, number) for row, number in _answers(block)], *[_not_run(block, number) for number in asked]]
+        rows = [*[_row(row, number) for row, number in answers(block)], *[_not_run(block, number) for number in asked]]
         if rows:
             sections.append(Section(block.title, tuple(rows)))
+    problems = table.problems if sections else (*table.problems, _nothing(table))
     notes = (
         f"Ours: the {table.selection} epoch, mean ± sample standard deviation over n seeds; difference in points.",
         f"matches: the difference is at most twice both spreads together, or {100 * LEAST:.0f} points; else lower or "
@@ -47,10 +48,16 @@ def ledger_sheet(table: Table, methods: Sequence[str] = ()) -> Sheet:
         "setting differs: not run under --protocol paper, or with deviations from the paper that its recipe lists.",
         f"{UNREAD}: not read in the paper itself.",
     )
-    return Sheet("ledger", "Published numbers and ours", _COLUMNS, tuple(sections), notes, table.problems)
+    return Sheet("ledger", "Published numbers and ours", _COLUMNS, tuple(sections), notes, problems)
 
 
-def _answers(block: Block) -> Iterator[tuple[Row, Published]]:
+def _nothing(table: Table) -> str:
+    """Why there is no row."""
+    of = ", ".join(dict.fromkeys(f"{row.dataset} (split {row.split})" for row in table.rows))
+    return f"no published number of these methods on {of or 'nothing that is finished'}"
+
+
+def answers(block: Block) -> Iterator[tuple[Row, Published]]:
     """The block's rows with the numbers that papers have of them."""
     for row in block.rows:
         for number in published():
@@ -81,13 +88,14 @@ def belongs(number: Published, row: Row) -> bool:
 def _row(row: Row, number: Published) -> tuple[Cell, ...]:
     value = row.values[number.metric]
     mean, std = (value.mean, value.std) if value else (None, None)
-    verdict = _verdict(row, number, mean, std)
+    verdict = judged(row, number, mean, std)
     return _cells(
         row.name, row.setting, number, mean, spread(std), str(len(row.seeds)), verdict, row.trial.command(row.seeds)
     )
 
 
-def _verdict(row: Row, number: Published, mean: float | None, std: float | None) -> str:
+def judged(row: Row, number: Published, mean: float | None, std: float | None) -> str:
+    """The verdict on ours, a fraction, beside a paper's; None where the row has no such number."""
     if mean is None:
         return "no number"
     difference = mean - number.mean

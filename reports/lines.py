@@ -22,7 +22,7 @@ from .settings import Path, Setting, describe_each, key_of, kind_of
 if TYPE_CHECKING:
     from .rows import Block, Row
 
-_OF_DATA = {"dataset", "dataset_version", "params", "fingerprint", "split"}
+_OF_DATA = {"dataset", "dataset_version", "dataset_code", "params", "fingerprint", "split"}
 _BY_PROTOCOL = {"settings", "stages", "normalize"}
 _TRAINING: Path = ("training",)
 
@@ -104,7 +104,7 @@ def _shared(row: Row) -> dict[Path, str]:
 
 def _by_hand(row: Row) -> dict[Path, str]:
     """Versions, and the options of the command line."""
-    found = {path: text for path, text in row.fields.items() if kind_of(path) == "method_version"}
+    found = {path: text for path, text in row.fields.items() if kind_of(path) in {"method_version", "method_code"}}
     options = _options(row.trial)
     return {**found, ("set",): json.dumps(", ".join(options))} if options else found
 

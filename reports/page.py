@@ -26,16 +26,15 @@ from .ledger import ledger_sheet
 from .page_data import RowData, row_data, splits_of
 from .page_figures import figure_groups
 from .page_numbers import INTERVAL, Numbers, as_json, numbers_of
-from .report import Asked, make_report
+from .report import Asked, differences_sheet, make_report
 from .rows import LEVELS, Block, Table
 from .selection import RULES
 from .sheets import Sheet
-from .significance import significance_sheet
 
 _ABOUT = {
     **DEFINITIONS,
     LEAKAGE: "what a fresh linear probe reads of the bias in the embedding of the last epoch, over chance",
-    INTERVAL: "Wilson's interval of the images of the worst groups of all seeds together",
+    INTERVAL: "Wilson's interval of a worst group's images, round the mean over seeds",
     "published": "the paper's number, under its own protocol",
 }
 
@@ -152,7 +151,7 @@ def _sheets(table: Table, runs: Sequence[Run], asked: Asked) -> Iterator[Sheet]:
     metric = asked.metrics[0]
     yield ledger_sheet(table, asked.methods)
     if len(table.scores(metric)) > 1:
-        yield significance_sheet(table.scores(metric), None, metric)
+        yield differences_sheet(table, {run.result.identity: run for run in runs}, None, metric)
     yield costs_sheet(table)
     if LEAKAGE in table.metrics:
         yield build_leakage(runs)

@@ -129,7 +129,7 @@ def _robustness(table: Table, metric: str) -> Iterator[Figure]:
 def _ranks(table: Table, metric: str) -> Iterator[Figure]:
     """The critical-difference diagram, where there are enough methods and blocks."""
     scores = table.scores(metric)
-    if not why_no_ranks(scores):
+    if not table.separate and not why_no_ranks(scores):
         about = f"Average ranks by {TITLES[metric]} over data sets and seeds; a bar joins what is not told apart."
         yield _drawn("Critical difference", "", about, draw(average_ranks(scores, metric)))
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from debias_zoo.errors import unknown
 from debias_zoo.metrics import ERRORS
 
-from .caption import conditions, selection_sentence, tuning
+from .caption import among, conditions, selection_sentence, tuning
 from .cells import NOTHING, TITLES, percent, spread
 from .formats import LAYOUTS
 from .lines import Line, lines_of
@@ -55,6 +55,8 @@ def _notes(table: Table, blocks: Sequence[Block], lines: Sequence[Line], metric:
     if not rows:
         return
     yield from (*conditions(rows), selection_sentence(table), tuning(rows))
+    if ranked := among(rows):
+        yield f"Ranked are the best{ranked}."
     if metric in ERRORS:
         yield f"{TITLES[metric]}: nearest to zero is best."
     if not all(line.trained_alike for line in lines):

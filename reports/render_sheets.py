@@ -14,11 +14,9 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from debias_zoo.errors import ZooError, unknown
+from debias_zoo.registry import load_format
 
-from .formats import FORMATS
-from .latex_sheets import sheet_to_latex
-from .latex_text import document
+from .formats import check_can
 from .markdown import escape as escape_markdown
 from .records import field
 from .sheets import RANKING, Cell, Sheet
@@ -33,23 +31,14 @@ _MARKS = {1: "*", 2: "°", None: ""}
 
 
 def render_sheets(sheets: Sequence[Sheet], form: str, standalone: bool = False) -> str:
-    """The sheets one below the other, as text in one of ``FORMATS`` but html; ``standalone``: a LaTeX document.
+    """The sheets one below the other, as text in the format called ``form``; ``standalone``: as a whole document.
 
     Raises:
         ZooError: an unknown format, or one that sheets have not.
     """
-    if form not in FORMATS:
-        raise unknown("format", form, FORMATS)
-    if form == "html":
-        raise ZooError("a page holds all tables and figures: debias-zoo report RUNS --format html, without others")
-    if form == "latex":
-        fragment = "% needs \\usepackage{booktabs}\n" + "\n".join(sheet_to_latex(sheet) for sheet in sheets)
-        return document(fragment) if standalone else fragment
-    if form == "rich":
-        file = io.StringIO()
-        Console(file=file, width=1000, color_system=None, force_terminal=False).print(to_rich(sheets))
-        return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
-    return {"markdown": _markdown, "csv": _csv, "json": _json}[form](sheets)
+    found = load_format(form)
+    check_can(found, sheets=True, standalone=standalone)
+    return found().sheets(sheets, standalone)
 
 
 def to_rich(sheets: Sequence[Sheet]) -> RenderableType:
@@ -153,7 +142,8 @@ def _dealt(widths: Sequence[int], width: int) -> list[list[int]]:
     return dealt
 
 
-def _markdown(sheets: Sequence[Sheet]) -> str:
+def markdown_sheets(sheets: Sequence[Sheet]) -> str:
+    """The sheets in Markdown."""
     return "\n\n".join(piece for sheet in sheets for piece in _markdown_pieces(sheet)) + "\n"
 
 
@@ -182,12 +172,13 @@ def _marked_markdown(cell: Cell) -> str:
     return {1: f"**{text}**", 2: f"<u>{text}</u>", None: text}[cell.rank]
 
 
-def _json(sheets: Sequence[Sheet]) -> str:
+def json_sheets(sheets: Sequence[Sheet]) -> str:
+    """The records of all sheets, as one list."""
     return json.dumps([record for sheet in sheets for record in records(sheet)], indent=1, ensure_ascii=False) + "\n"
 
 
-def _csv(sheets: Sequence[Sheet]) -> str:
-    """One header for all sheets: a column that a sheet has not is empty in its rows."""
+def csv_sheets(sheets: Sequence[Sheet]) -> str:
+    """One table with one header for all sheets: a column that a sheet has not is empty in its rows."""
     every = [record for sheet in sheets for record in records(sheet)]
     names = dict.fromkeys(name for record in every for name in record)
     text = io.StringIO()

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from debias_zoo.errors import ZooError, unknown
 from debias_zoo.metrics import LEAKAGE, METRICS, known_metrics
+from debias_zoo.registry import load_format
 from debias_zoo.store import Run
 from debias_zoo.trial import Result
 
-from .caption import selection_sentence
+from .caption import conditions, selection_sentence
 from .choices import choices_sheet
 from .costs import costs_sheet
-from .formats import FORMATS
-from .intervals import intervals_sheet
-from .latex import to_latex
+from .formats import check_can
+from .group_sheet import groups_sheet
+from .intervals import differences, intervals_sheet
 from .leakage import LAST, over_chance
 from .ledger import ledger_sheet
-from .markdown import to_markdown
 from .pivots import pivot_sheets
-from .records import to_csv, to_json
 from .render_sheets import render_sheets
 from .robustness import robustness_sheet
 from .rows import Table
 from .selection import DEFAULT, RULES, Epochs, Rule, chosen_by, known_rules, select
 from .sheets import Sheet
-from .significance import significance_sheet
+from .significance import significance_sheet, usual_reference
 from .table import build_table, shown_split
 
 
@@ -39,7 +38,7 @@ class Asked:
         methods: only these, in this order; empty: all. split: as in ``build_table``.
         metrics: columns, or what sheets of one metric show. rules: names of selection rules; several are compared.
         layout: one of ``pivots.LAYOUTS``, or "". curve: a data set parameter, or "".
-        ledger, cost, intervals: whether these sheets are shown.
+        ledger, cost, intervals, groups: whether these sheets are shown.
         compare: the method that all are compared with; "" for the usual one; None: no comparison.
     """
 
@@ -51,6 +50,7 @@ class Asked:
     ledger: bool = False
     cost: bool = False
     intervals: bool = False
+    groups: bool = False
     compare: str | None = None
     curve: str = ""
 
@@ -77,7 +77,7 @@ def make_report(runs: Sequence[Run], problems: Iterable[str], asked: Asked) -> R
     """
     metrics, rules = known_metrics(asked.metrics), known_rules(asked.rules or (DEFAULT,))
     told = list(problems)
-    runs = _of_methods(runs, asked.methods)
+    runs = _once(_of_methods(runs, asked.methods), told)
     results = [run.result for run in runs]
     rule = rules[0] if len(rules) == 1 else RULES[DEFAULT]
     if rule.name != DEFAULT:
@@ -104,13 +104,23 @@ def _of_methods(runs: Sequence[Run], methods: Sequence[str]) -> list[Run]:
     return found
 
 
+def _once(runs: Sequence[Run], told: list[str]) -> list[Run]:
+    """The runs, of several copies of a trial the first; a copy with other numbers is told."""
+    kept: dict[str, Run] = {}
+    for run in runs:
+        first = kept.setdefault(run.result.identity, run)
+        if first.result.metrics != run.result.metrics:
+            told.append(f"repeated, with other numbers: {run.path}; shown is {first.path}")
+    return list(kept.values())
+
+
 def _sheets(table: Table, runs: Sequence[Run], rules: Sequence[Rule], asked: Asked) -> Iterator[Sheet]:
     """In the place of the table, what was asked for."""
     metrics = table.metrics if LEAKAGE not in table.metrics else table.metrics[:-1]
     by_identity = {run.result.identity: run for run in runs}
     if len(rules) > 1:
         epochs = lru_cache(maxsize=None)(lambda identity: Epochs(by_identity[identity]))
-        shown = metrics if metrics != METRICS else metrics[:1]
+        shown = metrics if asked.metrics is not METRICS else metrics[:1]
         yield from (choices_sheet(table, epochs, rules, metric) for metric in shown)
     if asked.layout:
         yield from pivot_sheets(table, asked.layout)
@@ -119,11 +129,27 @@ def _sheets(table: Table, runs: Sequence[Run], rules: Sequence[Rule], asked: Ask
     if asked.intervals:
         yield intervals_sheet(table, by_identity)
     if asked.compare is not None:
-        yield significance_sheet(table.scores(metrics[0]), asked.compare or None, metrics[0])
+        yield differences_sheet(table, by_identity, asked.compare or None, metrics[0])
+    if asked.groups:
+        yield groups_sheet(table, by_identity)
     if asked.ledger:
         yield ledger_sheet(table, asked.methods)
     if asked.cost:
         yield costs_sheet(table)
+
+
+def differences_sheet(table: Table, runs: Mapping[str, Run], reference: str | None, metric: str) -> Sheet:
+    """Paired differences from a method, with intervals over seeds and test images where predictions can be read."""
+    scores = table.scores(metric)
+    known = reference or usual_reference(scores)
+    return significance_sheet(
+        scores,
+        reference,
+        metric,
+        intervals=differences(table, runs, known, metric),
+        separate=table.separate,
+        conditions=tuple(conditions(table.rows)),
+    )
 
 
 def _whole(sheet: Sheet, table: Table) -> Sheet:
@@ -177,27 +203,20 @@ def selected(runs: Sequence[Run], rule: Rule, split: str | None, metric: str, to
 
 
 def render(table: Table, form: str, standalone: bool = False) -> str:
-    """The results table as text in one of ``FORMATS`` but html; ``standalone``: a whole LaTeX document.
+    """The results table as text in the format called ``form``; ``standalone``: as a whole document.
 
     For a terminal, print ``terminal.render_rich(table)`` instead: text has no bold.
-    """
-    if form not in FORMATS:
-        raise unknown("format", form, FORMATS)
-    if standalone and form != "latex":
-        raise ZooError(f"format {form!r} has no standalone form; only 'latex' has: leave --standalone out")
-    if form == "html":
-        raise ZooError("a page is more than a table: use page.to_html(runs, ...)")
-    if form == "latex":
-        return to_latex(table, standalone)
-    if form == "rich":
-        from .terminal import to_text  # rich is not needed by the others
 
-        return to_text(table)
-    return {"markdown": to_markdown, "csv": to_csv, "json": to_json}[form](table)
+    Raises:
+        ZooError: an unknown format, or one that tables have not.
+    """
+    found = load_format(form)
+    check_can(found, sheets=True, standalone=standalone)
+    return found().table(table, standalone)
 
 
 def render_report(report: Report, form: str, standalone: bool = False) -> str:
-    """A report as text in one of ``FORMATS`` but html."""
+    """A report's sheets where it has any, else its table, as text in the format called ``form``."""
     if report.sheets:
         return render_sheets(report.sheets, form, standalone)
     return render(report.table, form, standalone)

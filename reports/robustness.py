@@ -116,8 +116,11 @@ def robustness_sheet(table: Table, parameter: str, metric: str) -> Sheet:
 
 
 def shown(value: float | str) -> str:
-    """A value of the parameter as it is written on the command line."""
-    return value if isinstance(value, str) else f"{value:g}"
+    """A value of the parameter as it is written on the command line, to the last digit."""
+    if isinstance(value, str):
+        return value
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _line(rows: Mapping[float | str, Row], metric: str, setting: str) -> Line:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ class Row:
         split: where it was measured. fields: what the row's results share, as in ``settings.py``.
         results: that it averages, one a seed, ascending. seconds: mean of the whole trials.
         values: metric -> value, None where a seed has none.
-        worst: Wilson's 95 % interval of the worst groups' images of all seeds together, as fractions, or None.
+        worst: Wilson's 95 % interval of a worst group's images, round the mean over seeds, as fractions, or None.
         published: the paper's accuracy on this data.
         setting: what tells it from the table's other rows of this method and data set; "" where there are none.
         label: the same, among the rows of its ``Block``.
@@ -125,6 +126,21 @@ class Table:
     def rows(self) -> list[Row]:
         """All rows, in the order of the table."""
         return [row for block in self.blocks for row in block.rows]
+
+    @cached_property
+    def separate(self) -> str:
+        """Why the blocks cannot be pooled: two that show the same images in different ways; "" where there are none."""
+        seen: set[tuple[str, str, str]] = set()
+        for block in self.blocks:
+            first = block.rows[0]
+            images = first.dataset, json.dumps(first.trial.params, sort_keys=True), first.split
+            if images in seen:
+                return (
+                    f"Not taken together over all data: {first.dataset} is there in several ways (protocol, limits or "
+                    "version), and the same images would count twice."
+                )
+            seen.add(images)
+        return ""
 
     def scores(self, metric: str) -> dict[str, dict[tuple[str, int], float]]:
         """Numbers of one metric for statistics: name of a line -> (title of its block, seed) -> fraction."""

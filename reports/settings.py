@@ -14,8 +14,8 @@ Path = tuple[str, ...]
 Setting = Mapping[Path, str]
 """Where a value stands in ``Trial``, as in ``("params", "variance")`` -> the value as JSON text."""
 
-_NOT_SETTING = {"method", "dataset", "seed", "source", "deviations", "options", "needs", "weights"}
-_DATA = {"dataset_version", "params", "fingerprint", "protocol", "eval_limit", "split"}
+_NOT_SETTING = {"method", "dataset", "seed", "source", "deviations", "options", "plugins", "needs", "weights"}
+_DATA = {"dataset_version", "dataset_code", "params", "fingerprint", "protocol", "eval_limit", "split"}
 
 
 def setting_of(trial: Trial, split: str) -> dict[Path, str]:
@@ -31,7 +31,7 @@ def setting_of(trial: Trial, split: str) -> dict[Path, str]:
 
 def text_of(trial: Trial) -> str:
     """Text that trials of different settings never share, quickly; those of one setting may differ in it."""
-    return trial.model_dump_json(exclude={"seed", "source", "deviations", "options", "weights"})
+    return trial.model_dump_json(exclude={"seed", "source", "deviations", "options", "plugins", "weights"})
 
 
 def key_of(setting: Setting) -> str:
@@ -111,6 +111,9 @@ def _name(path: Path, method: str, dataset: str) -> str:
         "backbone_options": ["backbone"],
         "method_version": [method, "version"],
         "dataset_version": [dataset, "version"],
+        "method_code": [method, "code"],
+        "dataset_code": [dataset, "code"],
+        "backbone_code": ["backbone", "code"],
     }
     return ".".join([*prefix.get(path[0], [path[0]]), *path[1:]])
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from debias_zoo.errors import ZooError, unknown
 from debias_zoo.metrics import ERRORS
 
-from .bootstrap import CONFIDENCE
+from .bootstrap import CONFIDENCE, Interval
 from .cells import NOTHING, TITLES
 from .sheets import Cell, Column, Section, Sheet
 from .statistics import MOST_EXACT, Difference, Scores, check_scores, corrected, paired_difference, smallest_p
@@ -28,7 +31,14 @@ ALL = "all data"
 
 
 def significance_sheet(
-    scores: Scores, reference: str | None = None, metric: str = "accuracy", *, seed: int = 0
+    scores: Scores,
+    reference: str | None = None,
+    metric: str = "accuracy",
+    *,
+    intervals: Mapping[tuple[str, str], Interval] | None = None,
+    separate: str = "",
+    conditions: tuple[str, ...] = (),
+    seed: int = 0,
 ) -> Sheet:
     """Every method minus the reference, by ``paired_difference``: a section for each data, and one over all data.
 
@@ -39,6 +49,9 @@ def significance_sheet(
         scores: of one metric. Methods and data stand in the order of their first appearance.
         reference: a method; None: ``erm``, or the first where there is no ``erm``.
         metric: what the scores are; of those in ``ERRORS`` absolute values are compared.
+        intervals: over seeds and test images, by data and method, in the place of those over the pairs.
+        separate: why the data cannot be taken together; "" where they can.
+        conditions: sentences on how the scores were made.
         seed: of the bootstrap.
 
     Raises:
@@ -46,14 +59,14 @@ def significance_sheet(
     """
     check_scores(scores)
     if reference is None:
-        reference = REFERENCE if REFERENCE in scores else next(iter(scores), REFERENCE)
+        reference = usual_reference(scores)
     elif reference not in scores:
         raise unknown("reference method", reference, scores, "these have scores")
     if len(scores) < 2:
         raise ZooError(
             f"statistics: given results of {', '.join(scores) or 'no method'}; a comparison needs two methods"
         )
-    parts = _parts(scores)
+    parts = _parts(scores, separate)
     made: list[tuple[str, Difference]] = []
     problems = []
     for heading, part in parts.items():
@@ -61,7 +74,8 @@ def significance_sheet(
             problems.append(f"left out: {heading}: no result of {reference!r}, with which methods are compared")
             continue
         others = (method for method in scores if method != reference and part.get(method))
-        made += [(heading, paired_difference(part, one, reference, metric, seed=seed)) for one in others]
+        found = (paired_difference(part, one, reference, metric, seed=seed) for one in others)
+        made += [(heading, _over_images(one, (intervals or {}).get((heading, one.method)))) for one in found]
     differences = corrected([difference for _, difference in made])
     headings = [heading for heading, _ in made]
     sections = [
@@ -74,13 +88,27 @@ def significance_sheet(
         title=f"Differences from {reference} in {what}, in percentage points",
         columns=COLUMNS,
         sections=tuple(sections),
-        notes=tuple(_notes(reference, metric, differences, ALL in parts)),
+        notes=(
+            *conditions,
+            *_notes(reference, metric, differences, ALL in parts, bool(intervals)),
+            *[separate] * bool(separate),
+        ),
         problems=tuple(problems),
     )
 
 
-def _parts(scores: Scores) -> dict[str, Scores]:
-    """Heading -> the scores that belong under it; over all data where there are several."""
+def usual_reference(scores: Scores) -> str:
+    """What methods are compared with unless it is said: ``erm``, or the first where there is no ``erm``."""
+    return REFERENCE if REFERENCE in scores else next(iter(scores), REFERENCE)
+
+
+def _over_images(one: Difference, interval: Interval | None) -> Difference:
+    """With the interval over seeds and test images, where it is known."""
+    return one if interval is None else replace(one, low=interval.low, high=interval.high)
+
+
+def _parts(scores: Scores, separate: str) -> dict[str, Scores]:
+    """Heading -> the scores that belong under it; over all data where there are several that can be taken together."""
     names = dict.fromkeys(data for own in scores.values() for data, _ in own)
     parts: dict[str, Scores] = {
         name: {
@@ -88,7 +116,7 @@ def _parts(scores: Scores) -> dict[str, Scores]:
         }
         for name in names
     }
-    return {**parts, ALL: scores} if len(names) > 1 else parts
+    return {**parts, ALL: scores} if len(names) > 1 and not separate else parts
 
 
 def _row(one: Difference) -> tuple[Cell, ...]:
@@ -119,14 +147,23 @@ def p_text(p: float | None) -> str:
     return f"{p:.4f}" if p >= 0.0001 else "<0.0001"
 
 
-def _notes(reference: str, metric: str, differences: tuple[Difference, ...], pooled: bool) -> list[str]:
+def _notes(
+    reference: str, metric: str, differences: tuple[Difference, ...], pooled: bool, over_images: bool
+) -> list[str]:
     tests = [one for one in differences if one.p is not None]
     better = "; below zero is better: absolute values are compared" if metric in ERRORS else ""
-    notes = [
-        f"Method minus {reference}, over the pairs of equal data and seed that both have{better}.",
-        f"Interval: {100 * CONFIDENCE:g} % percentile bootstrap of the mean difference over the pairs. It is too "
-        "narrow for few pairs: it holds the true mean in about 75 % of cases for 3 pairs, 84 % for 5, 89 % for 10.",
-    ]
+    notes = [f"Method minus {reference}, over the pairs of equal data and seed that both have{better}."]
+    if over_images:
+        notes.append(
+            f"Interval: {100 * CONFIDENCE:g} % percentile bootstrap of the mean difference over seeds and test images, "
+            "the same ones for both; with one pair over images alone. Few seeds make it too narrow."
+        )
+    if pooled or not over_images:
+        notes.append(
+            f"{f'Interval under {ALL!r}' if over_images else 'Interval'}: {100 * CONFIDENCE:g} % percentile bootstrap "
+            "of the mean difference over the pairs. It is too narrow for few pairs: it holds the true mean in about "
+            "75 % of cases for 3 pairs, 84 % for 5, 89 % for 10."
+        )
     if tests:
         notes.append(
             "p: two-sided Wilcoxon signed-rank test (Wilcoxon 1945); Holm: corrected for "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -69,9 +70,15 @@ def _of_methods(results: Iterable[Result], methods: Sequence[str], told: list[st
     if results and known.isdisjoint(methods):
         raise unknown("method", ", ".join(methods), known, "these have finished results")
     for name in dict.fromkeys(methods):
-        if name not in known and not any(name in problem for problem in told):
+        if name not in known and not any(_is_of(problem, name) for problem in told):
             told.append(f"no finished result of {name!r}")
     return [result for result in results if result.trial.method in methods]
+
+
+def _is_of(problem: str, method: str) -> bool:
+    """Whether a problem of the store, which names a trial's folder or its label, is of a method."""
+    name = re.escape(method)
+    return re.search(rf"/{name}/\d+-[0-9a-f]{{12}}\b|(^|: ){name} on ", problem) is not None
 
 
 def _with_split(results: Iterable[Result], split: str | None, told: list[str]) -> list[tuple[Result, str]]:
@@ -145,12 +152,13 @@ def _row(setting: Setting, split: str, results: list[Result], leakage: Mapping[s
 
 
 def worst_interval(metrics: Sequence[Mapping[str, float | None]]) -> tuple[float, float] | None:
-    """The interval of the worst groups of all seeds, their images taken together."""
+    """The interval of a worst group's images, round the mean over seeds: all seeds see the same images."""
     pairs = [(found.get("worst_group"), found.get("worst_n")) for found in metrics]
     known = [(share, n) for share, n in pairs if share is not None and n]
     if len(known) < len(pairs):
         return None
-    return wilson(sum(share * n for share, n in known), sum(n for _, n in known))
+    share, n = (statistics.fmean(numbers) for numbers in zip(*known, strict=True))
+    return wilson(share * n, n)
 
 
 def _blocks(rows: list[Row], methods: list[str]) -> list[Block]:

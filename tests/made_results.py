@@ -7,7 +7,7 @@ from typing import Any
 
 from debias_zoo.metrics import METRICS
 from debias_zoo.protocol import Settings
-from debias_zoo.trial import Result, Supervision, Trial
+from debias_zoo.trial import SCHEMA, Result, Supervision, Trial
 
 TRAINING = Settings(
     epochs=5, batch_size=128, optimizer="sgd", lr=0.01, momentum=0.9, weight_decay=5e-4, schedule="cosine"
@@ -53,7 +53,13 @@ def make_result(
             found |= {"aligned": 0.99, "conflicting": accuracy - 0.05, "gap": 0.99 - (accuracy - 0.05)}
         metrics = {"val": {"accuracy": 0.99}, "test": found}
     return Result(
-        identity=trial.identity, trial=trial, metrics=metrics, seconds={"total": seconds}, cost={}, environment={}
+        schema_version=SCHEMA,
+        identity=trial.identity,
+        trial=trial,
+        metrics=metrics,
+        seconds={"total": seconds},
+        cost={},
+        environment={},
     )
 
 

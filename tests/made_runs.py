@@ -11,7 +11,7 @@ from made_results import SEES_BIAS, make_trial
 
 from debias_zoo.metrics import group_metrics
 from debias_zoo.store import Run
-from debias_zoo.trial import Groups, Probe, ProbedLayer, Readout, Result
+from debias_zoo.trial import SCHEMA, Groups, Probe, ProbedLayer, Readout, Result
 
 GROUPS = Groups(classes=("cat", "dog", "owl"), biases=("red", "green", "blue"), aligned=((0,), (1,), (2,)))
 SPLITS = ("val", "test")
@@ -53,6 +53,7 @@ def make_run(
         arrays |= {f"{split}.{name}": array for name, array in found.items()}
         metrics[split] = group_metrics(classes[-1], labels, biases, GROUPS, log_odds[-1])
     result = Result(
+        schema_version=SCHEMA,
         identity=trial.identity,
         trial=trial,
         groups=GROUPS,

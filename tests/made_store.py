@@ -13,7 +13,7 @@ from made_results import make_trial
 
 from debias_zoo.metrics import group_metrics
 from debias_zoo.store import Run, write_text
-from debias_zoo.trial import Groups, Result, Supervision, Trial
+from debias_zoo.trial import SCHEMA, Groups, Result, Supervision, Trial
 
 GROUPS = Groups(classes=("cat", "dog"), biases=("dark", "bright"), aligned=((0,), (1,)), train=((40, 10), (5, 45)))
 """Two classes, two biases; the first bias goes with the first class."""
@@ -38,6 +38,7 @@ def write_run(
         for name in splits
     }
     fields: dict[str, Any] = {
+        "schema_version": SCHEMA,
         "identity": trial.identity,
         "trial": trial,
         "groups": groups,

@@ -15,10 +15,10 @@ def contract(name: str) -> type:
     cls = load_method(name)
 
     class Contract:
-        @pytest.mark.parametrize("check", list(method_checks(cls)), ids=str)
+        @pytest.mark.parametrize("check", method_checks(cls), ids=str)
         def test_check(self, check: Check) -> None:
             verdict = check.verdict()
-            assert verdict.ok, verdict.reason
+            assert verdict.ok, str(verdict)
 
         @pytest.mark.slow
         def test_all_checks_on_a_residual_network(self) -> None:

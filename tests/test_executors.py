@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from debias_zoo import devices, executor_polling, executor_ray, executor_slurm, registry, slots
+from debias_zoo import devices, executor_polling, executor_ray, executor_slurm, registry, shared, slots
 from debias_zoo.cli import cli
 from debias_zoo.driver import parse_slurm
 from debias_zoo.errors import ZooError
@@ -291,7 +291,11 @@ def test_slots_of_gpus_and_of_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
             share_out("auto", 1, "cpu", threads=threads)
 
 
-def test_little_free_memory_makes_fewer_slots_and_leaves_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_free_memory_makes_fewer_slots_and_leaves_the_threads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DEBIAS_ZOO_CACHE", str(tmp_path))
+    monkeypatch.setattr(shared, "LEAST_BYTES", 2**40)  # each worker holds its own images
     (trial,) = trials("erm")
     images = (256 + 50 + 50 + 50) * 28 * 28 * 3
     a_worker = slots.WORKER_BYTES + 2 * images

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from debias_zoo.methods.erm import ERM
 from debias_zoo.plans import plan_stages
 from debias_zoo.registry import load_method
 from debias_zoo.runner import run_trial
+from debias_zoo.source_facts import facts_of
 from debias_zoo.store import read_results
 from debias_zoo.trial import Trial
 
@@ -424,11 +424,12 @@ def test_facts_of_a_class_come_from_the_modules_it_is_made_of(tmp_path: Path) ->
     (tmp_path / "inner.py").write_text(
         "from debias_zoo.methods.lnl import LNL\n\nclass Mine(LNL):\n    '''Mine.'''\n    name = 'mine'\n"
     )
-    facts = registry.class_facts(tmp_path / "__init__.py", "Shown")
+    facts = facts_of(tmp_path / "__init__.py", "Shown")
     assert (facts["name"], facts["about"], facts["sees_bias"]) == ("mine", "Mine.", True)
 
 
 def test_a_plugin_that_is_no_method_or_ends_the_interpreter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = registry.importlib.import_module
     for target, words in (
         ("json:JSONDecoder", "is no subclass of debias_zoo.method.Method"),
         ("this_exits:X", "SystemExit"),
@@ -439,7 +440,7 @@ def test_a_plugin_that_is_no_method_or_ends_the_interpreter_is_named(monkeypatch
         def load(name: str) -> Any:
             if name == "this_exits":
                 raise SystemExit(3)
-            return json
+            return real(name)
 
         monkeypatch.setattr(registry.importlib, "import_module", load)
         with pytest.raises(ZooError, match=words):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -13,3 +15,8 @@ def test_tables_are_not_stale() -> None:
     renewed = runpy.run_path(str(ROOT / "docs" / "readme.py"))["renewed"]
     assert renewed(text) == text, "run: python docs/readme.py"
     assert renewed(text.replace("| `lnl` |", "| `lnn` |")) == text
+
+
+def test_the_check_of_the_command_line_says_so() -> None:
+    check = [sys.executable, str(ROOT / "docs" / "readme.py"), "--check"]
+    assert subprocess.run(check, cwd=ROOT, check=False).returncode == 0

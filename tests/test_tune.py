@@ -61,7 +61,7 @@ class Here:
     dies_at: int | None = None
 
     def __init__(self, setup: Setup) -> None:
-        self.out = setup.out
+        self.setup = setup
 
     def run(self, trials: Sequence[Trial], keep: bool = False) -> Iterator[Event]:
         for trial in trials:
@@ -69,7 +69,7 @@ class Here:
                 raise KeyboardInterrupt
             Here.ran.append(trial)
             try:
-                run_trial(trial, self.out)
+                run_trial(trial, self.setup.out)
             except ZooError as error:
                 yield Event(trial, "failed", {"error": str(error)})
             else:
@@ -103,7 +103,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> type[Here]:
     monkeypatch.setattr(registry, "_load", lambda kind, name: Fragile if name == "fragile" else load(kind, name))
     monkeypatch.setattr(tune_driver, "LocalExecutor", Here)
     monkeypatch.setattr(driver, "pick_executor", lambda *given: Here)
-    monkeypatch.setattr(driver, "expected_seconds", lambda trials, *rest: {t.identity: 1.0 for t in trials})
+    for module in (driver, tune_driver):
+        monkeypatch.setattr(module, "expected_seconds", lambda trials, *rest: {t.identity: 1.0 for t in trials})
     Here.ran, Here.dies_at = [], None
     return Here
 
@@ -274,6 +275,9 @@ def test_a_recipe_runs_no_code(made: Path, tmp_path: Path) -> None:
         (["--select", "val", "--search", 'fragile.train.lr=[0, 1, "log"]'], {}, "must start above 0"),
         (["--select", "val", "--search", 'fragile.scal=[0, 1, "log"]'], {}, "did you mean 'scale'"),
         (["--select", "val", "--search", "erm.scale=[1, 2]"], {}, "'erm' is not among --method fragile"),
+        (["--select", "val", "--set", "fragile.scale=2"], {}, "fragile.scale is searched and set"),
+        (["--select", "val", "--set", "fragile.train.epochs=2"], {}, "the number of epochs is the protocol's"),
+        (["--select", "val", "--set", "fragile.scal=2"], {}, "did you mean 'scale'"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_training(
@@ -291,6 +295,21 @@ def test_a_range_on_the_command_line_makes_a_method_tunable(made: Path, tmp_path
     assert tune(made, tmp_path, "--trials", "3", "--select", "val", *ranges, method="erm").exit_code == 0
     assert [trial.stages["train"].lr for trial in here.ran[1:]] == [p["train.lr"] for p, _ in studied(tmp_path)[1:]]
     assert not here.ran[0].stages
+
+
+def test_what_is_set_stays_fixed_and_is_in_the_recipe(made: Path, tmp_path: Path, here: type[Here]) -> None:
+    fixed = ["--set", "fragile.train.momentum=0.5"]
+    ended = tune(made, tmp_path, "--trials", "2", "--select", "val", *fixed)
+    assert ended.exit_code == 0, ended.output
+    assert "from the first trial on about 7 seconds" in ended.output
+    assert [trial.stages["train"].momentum for trial in here.ran] == [0.5, 0.5]
+    path, recipe = recipe_of(tmp_path)
+    assert recipe["settings"]["train.momentum"] == 0.5
+    assert "--set fragile.train.momentum=0.5" in recipe["command"]
+    here.ran.clear()
+    data = options(made, tmp_path / "runs")
+    assert invoke("run", "--methods", "fragile", *data, "--recipe", str(path)).exit_code == 0
+    assert here.ran[0].stages["train"].momentum == 0.5
 
 
 def test_declared_ranges_are_readable() -> None:

@@ -5,7 +5,7 @@ In pytest::
     @pytest.mark.parametrize("check", method_checks(MyMethod), ids=str)
     def test_contract(check):
         verdict = check.verdict()
-        assert verdict.ok, verdict.reason
+        assert verdict.ok, str(verdict)
 
 A check that is known to fail is made visible, not silent: ``expected_failed = {"one_group": "why"}``, on the class or
 as an argument. At most two a method, and never one of the first seven.
@@ -13,23 +13,22 @@ as an argument. At most two a method, and never one of the first seven.
 
 from __future__ import annotations
 
-import inspect
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import ZooError, unknown
-from ..method import Method
+from ..method import Batch, Clock, Method
 from . import disguise, groups, meta, predictions, runs, steps
 from .bench import Bench, CheckFailure
 from .data import DATA_CHECKS, DataCheck, check_dataset, dataset_checks
 from .history import explain
-from .verdict import Verdict
+from .verdict import Verdict, advice_of, promise_of
 
 __all__ = [
     "CHECKS",
@@ -42,6 +41,7 @@ __all__ = [
     "check_method",
     "dataset_checks",
     "method_checks",
+    "small_step",
 ]
 
 MOST_EXPECTED = 2
@@ -93,7 +93,7 @@ class Check:
     @property
     def about(self) -> str:
         """The promise, what failing means, and the usual causes."""
-        return inspect.cleandoc(CHECKS[self.name].__doc__ or "")
+        return promise_of(CHECKS[self.name])
 
     def run(self) -> None:
         """Raise ``CheckFailure``, with a readable reason, if the promise is not kept."""
@@ -112,7 +112,7 @@ class Check:
         except CheckFailure as failure:
             if self.expected:
                 return Verdict(self.name, "expected", self.expected)
-            return Verdict(self.name, "failed", str(failure))
+            return Verdict(self.name, "failed", str(failure), advice_of(CHECKS[self.name]))
         if self.expected:
             return Verdict(self.name, "unexpectedly passed", f"it was expected to fail: {self.expected}")
         return Verdict(self.name, "passed")
@@ -135,7 +135,7 @@ def method_checks(
     *,
     backbone: str = "lnl_convnet",
     size: int = 12,
-) -> Iterator[Check]:
+) -> list[Check]:
     """All checks of a method; they share what is costly.
 
     Args:
@@ -148,8 +148,23 @@ def method_checks(
     expected = {**cls.expected_failed, **(expected_failed or {})}
     _refuse_excuses(cls, expected)
     bench = Bench(cls, config, backbone, size)
-    for name in CHECKS:
-        yield Check(name, bench, expected.get(name, ""))
+    return [Check(name, bench, expected.get(name, "")) for name in CHECKS]
+
+
+def small_step(cls: type[Method], config: Any = None, rows: Sequence[int] | None = None) -> tuple[Method, Batch, Clock]:
+    """A method in float64, a batch as it may see it, and the first moment of training.
+
+    Compare what ``method(loss, batch, clock)`` gives, and its gradients, with a literal replica of the formula.
+
+    Args:
+        cls: the method.
+        config: its configuration, or a mapping of what differs from the default.
+        rows: images of the batch; None: all, so that it has images of every (label, bias) group.
+    """
+    bench = Bench(cls, config)
+    batch = bench.batch(rows)
+    method = bench.build().double()
+    return method, replace(batch, image=batch.image.double()), bench.moments[0].clock
 
 
 def _refuse_excuses(cls: type[Method], expected: Mapping[str, str]) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from ..dataset import IGNORED, BiasDataset, Split, count_groups
 from ..errors import ZooError
 from .bench import CheckFailure, listing
 from .history import explain
-from .verdict import Verdict
+from .verdict import Verdict, advice_of, promise_of
 
 COMPARED = 4096
 """Images of a split that two loadings are compared on."""
@@ -261,21 +260,21 @@ class DataCheck:
     @property
     def about(self) -> str:
         """The promise, what failing means, and the usual causes."""
-        return inspect.cleandoc(DATA_CHECKS[self.name].__doc__ or "")
+        return promise_of(DATA_CHECKS[self.name])
 
     def verdict(self) -> Verdict:
         """Run it, and say how it went."""
         try:
             DATA_CHECKS[self.name](self.shelf)
         except Exception as error:  # a data set may raise anything
-            return Verdict(self.name, "failed", explain(error))
+            return Verdict(self.name, "failed", explain(error), advice_of(DATA_CHECKS[self.name]))
         return Verdict(self.name, "passed")
 
     def __str__(self) -> str:
         return self.name
 
 
-def dataset_checks(dataset: BiasDataset, root: Path | None = None) -> Iterator[DataCheck]:
+def dataset_checks(dataset: BiasDataset, root: Path | None = None) -> list[DataCheck]:
     """All checks of a data set; they share its loaded splits.
 
     Args:
@@ -283,8 +282,7 @@ def dataset_checks(dataset: BiasDataset, root: Path | None = None) -> Iterator[D
         root: where downloaded data lie, or None.
     """
     shelf = Shelf(dataset, root)
-    for name in DATA_CHECKS:
-        yield DataCheck(name, shelf)
+    return [DataCheck(name, shelf) for name in DATA_CHECKS]
 
 
 def check_dataset(dataset: BiasDataset, root: Path | None = None) -> list[Verdict]:

@@ -36,6 +36,10 @@ function fill() {
     const row = rowOf(line);
     all("td[data-key]", line).forEach((cell) => write(cell, entryOf(row, cell.dataset.key)));
     line.querySelector(".level").textContent = levelOf(row);
+    all("td.published", line).forEach((cell) => {
+      cell.dataset.text ??= cell.textContent;
+      cell.textContent = splitOf(row) === row.split ? cell.dataset.text : NOTHING; // it is of the table's split
+    });
   }
   const rule = get("rule").value;
   const other = get("split").value && rows.some((row) => row.split !== get("split").value);

@@ -11,7 +11,7 @@ from scipy import stats
 
 from debias_zoo.errors import ZooError
 from debias_zoo.metrics import group_metrics
-from debias_zoo.reports.bootstrap import RESAMPLED, Interval, bootstrap
+from debias_zoo.reports.bootstrap import RESAMPLED, Interval, bootstrap, contrasts
 from debias_zoo.trial import Groups
 
 GROUPS = Groups(
@@ -206,3 +206,67 @@ def test_a_hundred_methods_take_seconds() -> None:
     start = time.process_time()
     bootstrap(right, labels, biases, groups)
     assert time.process_time() - start < 8
+
+
+def by_seed(right: Right) -> dict[int, Right]:
+    return dict(enumerate(right))
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "unbiased", "gap", "worst_group"])
+def test_a_contrast_is_the_difference_over_shared_draws(metric: str) -> None:
+    """Beside a loop that draws the same seeds and the same images, group by group, for both."""
+    one, other = made(3, 1), made(3, 2)
+    found = contrasts({"a": by_seed(one), "b": by_seed(other)}, "b", LABELS, BIASES, GROUPS, metric, draws=3000)["a"]
+    random = np.random.default_rng(5)
+    members = [np.flatnonzero((pair[0] == LABELS) & (pair[1] == BIASES)) for pair in SIZES]
+
+    def value(right: Right, seeds: npt.NDArray[np.int64], rows: list[npt.NDArray[np.int64]]) -> float:
+        numbers = []
+        for seed in seeds:
+            own = right[seed]
+            if metric == "accuracy":
+                numbers.append(float(own[np.concatenate(rows)].mean()))
+                continue
+            means = {pair: np.array(own[some].mean()) for pair, some in zip(SIZES, rows, strict=True)}
+            number = float(literal(means, metric))
+            numbers.append(abs(number) if metric == "gap" else number)
+        return float(np.mean(numbers))
+
+    everything = np.arange(3)
+    truth = value(one, everything, members) - value(other, everything, members)
+    drawn = []
+    for _ in range(3000):
+        seeds = random.integers(3, size=3)
+        if metric == "accuracy":
+            rows = [random.integers(len(LABELS), size=len(LABELS))]
+        else:
+            rows = [some[random.integers(len(some), size=len(some))] for some in members]
+        drawn.append(value(one, seeds, rows) - value(other, seeds, rows))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    if metric == "worst_group":
+        low, high = (end + truth - np.mean(drawn) for end in (low, high))
+    assert found.value == pytest.approx(truth)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.08 * (high - low))
+
+
+def test_what_both_share_does_not_widen_a_contrast() -> None:
+    one = made(3)
+    same = contrasts({"a": by_seed(one), "b": by_seed(one)}, "b", LABELS, BIASES, GROUPS, "unbiased")["a"]
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+    alone = only(one, "unbiased")
+    better = one | (np.random.default_rng(0).random(one.shape) < 0.1)
+    found = contrasts({"a": by_seed(better), "b": by_seed(one)}, "b", LABELS, BIASES, GROUPS, "unbiased")["a"]
+    assert found.high - found.low < (alone.high - alone.low) / 1.5
+    assert 0 <= found.low < found.value < found.high
+
+
+def test_contrasts_are_over_the_seeds_that_both_have() -> None:
+    right = made(4)
+    given = {"a": {0: right[0], 3: right[1]}, "b": {3: right[2], 7: right[3]}, "c": {1: right[0]}}
+    found = contrasts(given, "b", LABELS, BIASES, GROUPS, "accuracy")
+    assert list(found) == ["a"], "c shares no seed with b"
+    assert found["a"].value == pytest.approx(right[1].mean() - right[2].mean())
+    assert found["a"].seeds == 1
+    assert found["a"].low < found["a"].value < found["a"].high, "of one pair, over images"
+    assert contrasts(given, "d", LABELS, BIASES, GROUPS, "accuracy") == {}
+    assert contrasts(given, "b", LABELS, None, GROUPS, "unbiased") == {}

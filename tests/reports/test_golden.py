@@ -34,6 +34,7 @@ ASKED = {
     "ledger": Asked(ledger=True),
     "cost": Asked(cost=True),
     "intervals": Asked(intervals=True, metrics=["accuracy", "worst_group"]),
+    "groups": Asked(groups=True, methods=["erm", "gray"]),
     "comparison": Asked(compare="erm"),
     "all": Asked(methods=["erm", "a_b & <c>"], rules=["val"], ledger=True, cost=True, curve="conflict"),
 }

@@ -10,7 +10,7 @@ from made_store import made_store
 from rich.cells import cell_len
 
 from debias_zoo.cli import cli
-from debias_zoo.reports.formats import FOR_PROGRAMS, FORMATS
+from debias_zoo.registry import entries, load_format
 
 OPTIONS = {
     "table": "",
@@ -52,13 +52,13 @@ def test_nothing_is_wider_than_the_terminal_and_no_number_is_broken(name: str, c
     assert shown <= set(wide.output.split()) | {"01", "05"}
 
 
-@pytest.mark.parametrize("form", [form for form in FORMATS if form != "html"])
+@pytest.mark.parametrize("form", [form for form in entries("format") if form != "html"])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_file_holds_what_is_printed(name: str, form: str, store: str, tmp_path: Path) -> None:
     target = tmp_path / "report"
     done = report(store, f"{OPTIONS[name]} --format {form} -o {target}")
     assert (done.exit_code, done.stdout) == (0, "")
-    assert done.stderr.count("not in the table: failed: ") == (form in FOR_PROGRAMS)
+    assert done.stderr.count("not in the table: failed: ") == load_format(form).for_programs
     printed = report(store, f"{OPTIONS[name]} --format {form}", columns=1000).stdout
     assert [line.rstrip() for line in printed.splitlines()] == target.read_text().splitlines()
 

@@ -135,7 +135,7 @@ def test_every_format_escapes_what_stands_in_names() -> None:
     assert "no & <room>" in render_sheets(sheets, "rich")
     for form in ("latex", "markdown", "csv", "json", "rich"):
         assert render_sheets(sheets, form) == render_sheets(all_sheets(), form)
-    with pytest.raises(ZooError, match="a page holds all tables"):
+    with pytest.raises(ZooError, match="'html' holds all of a report"):
         render_sheets(sheets, "html")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from debias_zoo.errors import ZooError
+from debias_zoo.reports.bootstrap import Interval
 from debias_zoo.reports.sheets import Cell, Section, Sheet
 from debias_zoo.reports.significance import points, significance_sheet
 from debias_zoo.reports.statistics import Scores, holm, paired_difference
@@ -138,3 +139,27 @@ def test_values_are_json_and_the_sheet_is_always_the_same() -> None:
     sheet = significance_sheet(scored())
     json.dumps([[cell.value for cell in row] for section in sheet.sections for row in section.rows], allow_nan=False)
     assert significance_sheet(scored()) == sheet
+
+
+def test_intervals_over_images_stand_in_the_place_of_those_over_pairs() -> None:
+    scores = scored(seeds=2)
+    given = {("cmnist", "lnl"): Interval(0.1, 0.05, 0.15, 2, 1000)}
+    sheet = significance_sheet(scores, intervals=given)
+    found = sections(sheet)
+    assert found["cmnist"]["lnl"]["interval"].value == [0.05, 0.15]
+    assert (
+        found["cmnist"]["lnl"]["difference"].value
+        == paired_difference(
+            {m: {k: v for k, v in own.items() if k[0] == "cmnist"} for m, own in scores.items()}, "lnl", "erm"
+        ).mean
+    )
+    assert found["bar"]["lnl"]["interval"].value is None, "2 pairs are too few, and nothing is known of the images"
+    assert any("over seeds and test images" in note for note in sheet.notes)
+    assert any("Interval under 'all data'" in note for note in sheet.notes)
+
+
+def test_what_cannot_be_taken_together_is_not() -> None:
+    sheet = significance_sheet(scored(), separate="Not taken together.", conditions=("Protocol: paper.",))
+    assert list(sections(sheet)) == ["cmnist", "bar"]
+    assert sheet.notes[0] == "Protocol: paper."
+    assert sheet.notes[-1] == "Not taken together."
