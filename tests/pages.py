@@ -109,5 +109,5 @@ def parse(words: list[str]) -> None:
     except click.MissingParameter:
         return  # a mention of the command alone
     except click.BadParameter as error:
-        if "does not exist" not in error.message:
+        if not re.search("does not exist|there is no file", error.message):  # of a file that the page speaks of
             raise
