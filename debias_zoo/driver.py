@@ -114,7 +114,7 @@ def compare(
     gpus = visible_gpus() if device == "cuda" and not runs_on.remote else ()
     parameters = parse_slurm(slurm)
     grid = build_grid(request)
-    programs = len(grid.trials) if stack == 1 else -(-len(grid.trials) // stack)
+    programs = -(-len(grid.trials) // stack)
     slots, each = share_out(jobs, programs, device, threads, gpus, per_gpu, runs_on.remote)
     spread = gpus if len(gpus) > 1 else ()
     setup = Setup(

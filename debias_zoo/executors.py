@@ -68,8 +68,8 @@ class Setup:
             "device": self.device,
             "root": str(self.root) if self.root is not None else None,
             "track": list(self.track),
-            "plugins": [str(path) for path in named()],
             "compiling": self.compiling,
+            "plugins": [str(path) for path in named()],
         }
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ from .devices import processor
 from .engine import Engine, Layout, usual_layout
 from .errors import unknown
 from .method import Batch, Clock, Method
-from .plans import StagePlan
+from .plans import StagePlan, plan_stages
 from .store import write_text
 from .trial import Trial
 
@@ -51,15 +51,15 @@ Timings = Mapping[str, Timing]
 
 
 def pick_layout(
-    mode: str, trial: Trial, make: Callable[[], Method], plans: Sequence[StagePlan], train: Split, device: str
+    mode: str, trial: Trial, method: Method, again: Callable[[], Method], train: Split, device: str
 ) -> Layout:
     """The layout of a trial's networks.
 
     Args:
         mode: "off": the usual one. "on": the usual one, compiled. "auto": the one with which the run takes least time.
         trial: whose networks.
-        make: builds its method.
-        plans: its stages.
+        method: the trial's.
+        again: builds it anew, to spoil it.
         train: its training split.
         device: where it trains.
 
@@ -68,16 +68,17 @@ def pick_layout(
     """
     if mode not in MODES:
         raise unknown("--compile", mode, MODES)
-    usual = usual_layout(make())
+    usual = usual_layout(method)
     if mode != "off":
         torch.compiler.reset()  # torch compiles eight forms of a function and no more: earlier trials may have had them
     if mode != "auto":
         return Layout(usual.channels_last, compiled=mode == "on")
+    plans = plan_stages(method, trial.settings, trial.stages)
     sizes = [(plan, plan.settings.batch_size or 1) for plan in plans]
     steps = sum(plan.epochs * max(len(train) // size, 1) for plan, size in sizes)
     longest, size = max(sizes, key=lambda found: found[0].epochs)
     facts = facts_of(trial, device, min(size, len(train)), tuple(train.images.shape[1:]))
-    found = kept_timings(facts, lambda: measure(make, longest, train.head(size), device, trial.precision))
+    found = kept_timings(facts, lambda: measure(again, longest, train.head(size), device, trial.precision))
     torch.compiler.reset()
     return fastest(found, usual, steps)
 

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +122,8 @@ def _train(trial: Trial, folder: Folder, how: How, told: Told, tracking: Trackin
 
     def trainer() -> Trainer:
         method = make_method(trial, train, how.out)
-        plans = plan_stages(method, trial.settings, trial.stages)
-        layout = pick_layout(how.compiling, trial, lambda: make_method(trial, train, how.out), plans, train, how.device)
+        again = partial(make_method, trial, train, how.out)
+        layout = pick_layout(how.compiling, trial, method, again, train, how.device)
         return make_trainer(trial, method, train, evals, how.device, save, told.report, layout)
 
     current = trainer()
@@ -150,7 +150,7 @@ def make_trainer(
     report: Report | None = None,
     layout: Layout | None = None,
 ) -> Trainer:
-    """What trains a method as its trial says; arguments as of ``Trainer``, ``layout`` as of ``Engine``."""
+    """What trains a method as its trial says; arguments as of ``Trainer`` and ``Engine``."""
     engine = Engine(method, device, trial.precision, layout)
     plans = plan_stages(method, trial.settings, trial.stages)
     return Trainer(engine, plans, train, evals, trial.seed, save, report)

@@ -89,12 +89,15 @@ def test_what_was_measured_is_kept_until_it_is_damaged_or_something_changes(
 
 
 def test_a_mode_is_off_on_or_auto(trial: Trial) -> None:
-    make = bench().build
-    plans = bench().plans(make(), 1, SETTINGS)
-    assert pick_layout("off", trial, make, plans, bench().train, "cpu") == LAST
-    assert pick_layout("on", trial, make, plans, bench().train, "cpu") == Layout(channels_last=True, compiled=True)
-    with pytest.raises(ZooError, match="of"):
-        pick_layout("of", trial, make, plans, bench().train, "cpu")
+    own = bench()
+
+    def unbuilt() -> Method:
+        raise AssertionError("only what is measured is built again")
+
+    assert pick_layout("off", trial, own.build(), unbuilt, own.train, "cpu") == LAST
+    assert pick_layout("on", trial, own.build(), unbuilt, own.train, "cpu") == Layout(compiled=True)
+    with pytest.raises(ZooError, match="unknown --compile 'of'"):
+        pick_layout("of", trial, own.build(), unbuilt, own.train, "cpu")
 
 
 def test_auto_takes_what_takes_least_time(
@@ -109,12 +112,10 @@ def test_auto_takes_what_takes_least_time(
 
     monkeypatch.setattr(layouts, "_seconds", timed)
     own = bench()
-    make = own.build
-    plans = own.plans(make(), 1, SETTINGS)
-    assert pick_layout("auto", trial, make, plans, own.train, "cpu") == FIRST
+    assert pick_layout("auto", trial, own.build(), own.build, own.train, "cpu") == FIRST
     assert set(asked) == set(candidates())
     asked.clear()
-    assert pick_layout("auto", trial, make, plans, own.train, "cpu") == FIRST
+    assert pick_layout("auto", trial, own.build(), own.build, own.train, "cpu") == FIRST
     assert asked == []
 
 
