@@ -40,7 +40,7 @@ class Normalize(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         if not self.changes:  # the same bits, without a pass over the image
-            return image
+            return image.to(torch.promote_types(image.dtype, self.shift.dtype))
         return torch.addcmul(self.shift, image, self.scale)
 
 

@@ -98,8 +98,12 @@ class HEX(Method):
         return {"loss": F.cross_entropy(self.project(both, alone), batch.label)}
 
     def project(self, both: Tensor, alone: Tensor) -> Tensor:
-        q, _ = torch.linalg.qr(alone)
-        return both - q @ (q.T @ both)
+        return both - self.texture_projector(alone) @ both
+
+    def texture_projector(self, alone: Tensor) -> Tensor:
+        """P_G; a little more on the diagonal keeps it finite where a batch's rows are all but the same."""
+        gram = alone.T @ alone + 1e-3 * torch.eye(alone.shape[1], device=alone.device)
+        return alone @ torch.linalg.solve(gram, alone.T)
 
     def end_epoch(self, clock: Clock, train: View) -> None:
         squares = torch.cat([self.net.features(batch.image).float().square() for batch in train.batches(64)])
@@ -118,8 +122,7 @@ class HEXAllOnes(HEX):
     """A public re-implementation: the projector is all ones minus P instead of I - P."""
 
     def project(self, both: Tensor, alone: Tensor) -> Tensor:
-        q, _ = torch.linalg.qr(alone)
-        return (1.0 - q @ q.T) @ both
+        return (1.0 - self.texture_projector(alone)) @ both
 
 
 # --- MTL: the mean embedding of a domain beside the features

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from torch import Tensor, nn
 
+from debias_zoo import registry
 from debias_zoo.backbones import Backbone
 from debias_zoo.cli import cli
 from debias_zoo.dataset import BiasDataset, Card, Split
@@ -177,9 +178,7 @@ def test_the_last_map_of_backbones(name: str, size: int, layer: str, side: int) 
 
 
 def test_every_listed_backbone_has_a_map_or_says_why_not() -> None:
-    from debias_zoo.listing import backbones
-
-    for name in [row["name"] for row in backbones()]:
+    for name in registry.entries("backbone"):
         net = Backbone(name, 3, (3, 28, 28)).eval()
         if name == "mlp":
             with pytest.raises(ZooError, match=r"'mlp' has no map larger than 1 x 1.*--backbone lnl_convnet"):
