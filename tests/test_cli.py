@@ -241,7 +241,7 @@ def test_a_clock_that_goes_back_changes_nothing(finished: tuple[Path, str], tmp_
         "time.time = lambda: now - next(back)\ntime.time_ns = lambda: int(1e9 * time.time())\n"
     )
     env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    command = ["run", "--methods", "lnl", *SMALL, "--out", str(out), "--seed", "0", "--jobs", "1"]
+    command = ["run", "--methods", "lnl", *SMALL, "--out", str(out), "--seed", "0", "--threads", "1"]
     with zoo(*command, cwd=tmp_path, env=env) as run:
         assert run.stdout is not None
         while not list(out.glob("*/*/*/checkpoint.pt")):
