@@ -199,13 +199,12 @@ def _titles(firsts: list[Row]) -> list[str]:
 
 def _ranked(rows: list[Row]) -> list[Row]:
     """The rows with the best and the second best mean of each metric marked."""
+    seeds = [len(row.seeds) for row in rows]
+    marked = [dict(row.values) for row in rows]
     for metric in (*ALL_METRICS, LEAKAGE):
         means = [value.mean if (value := row.values[metric]) else None for row in rows]
-        places = ranks(metric, means, [len(row.seeds) for row in rows])
-        rows = [_marked(row, metric, rank) for row, rank in zip(rows, places, strict=True)]
-    return rows
-
-
-def _marked(row: Row, metric: str, rank: int | None) -> Row:
-    value = row.values[metric]
-    return replace(row, values={**row.values, metric: value and replace(value, rank=rank)})
+        for values, rank in zip(marked, ranks(metric, means, seeds), strict=True):
+            value = values[metric]
+            if rank is not None and value is not None:
+                values[metric] = replace(value, rank=rank)
+    return [replace(row, values=values) for row, values in zip(rows, marked, strict=True)]
