@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from .cli_shared import names
 from .errors import ZooError
 from .metrics import ALL_METRICS, METRICS
+from .registry import load_format
+from .reports.formats import check_can
 from .reports.fragment import to_fragment
 from .reports.records import COLUMNS, METRIC_COLUMNS, records
 from .reports.report import Asked, Report, make_report, render_report
@@ -164,16 +166,14 @@ class Runs:
         )
         if figure is not None and not (curve or cost or compare is not None):
             raise ZooError("a figure is drawn of curve, cost or compare: give one of them; or call figure()")
+        form = load_format(format)
+        check_can(form, standalone=standalone)
         made = make_report(self.trials, self.problems, asked)
         if figure is not None:
             from .reports.figures import draw_report
 
             draw_report(made, asked, Path(figure))
-        if format == "html":
-            from .reports.page import to_html
-
-            return to_html(list(self.trials), list(self.problems), asked, self._common_folder())
-        return render_report(made, format, standalone)
+        return form().report(made, self.trials, self.problems, asked, self._common_folder(), standalone)
 
     def __len__(self) -> int:
         return len(self.trials)

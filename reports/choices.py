@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from debias_zoo.errors import ZooError
 from debias_zoo.metrics import ERRORS, goodness
@@ -11,11 +11,8 @@ from debias_zoo.metrics import ERRORS, goodness
 from .caption import conditions, tuning
 from .cells import NOTHING, TITLES, percent, spread
 from .rows import Row, Table, Value, over_seeds
-from .selection import DEFAULT, RULES, Epochs, Rule, select
+from .selection import DEFAULT, RULES, Epochs, EpochsOf, Rule, select
 from .sheets import Cell, Column, Section, Sheet
-
-EpochsOf = Callable[[str], Epochs]
-"""The eligible epochs of a run, by identity; raises a ZooError where they cannot be known."""
 
 
 def choices_sheet(table: Table, epochs: EpochsOf, rules: Sequence[Rule], metric: str) -> Sheet:

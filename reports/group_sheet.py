@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 
 from debias_zoo.errors import ZooError
 from debias_zoo.metrics import group_accuracies
-from debias_zoo.store import Run
 
 from .caption import conditions
 from .cells import NOTHING, percent, spread
 from .intervals import Seen, seen_by
 from .rows import Block, Row, Table, Value, over_seeds
+from .selection import EpochsOf
 from .sheets import Cell, Column, Section, Sheet
 
 _IMAGES = "images"
 """Where a method would stand: how many images a group has."""
 
 
-def groups_sheet(table: Table, runs: Mapping[str, Run]) -> Sheet:
+def groups_sheet(table: Table, epochs: EpochsOf) -> Sheet:
     """A row a method and label, a column a bias; above them the groups' images.
 
     Args:
         table: of any selection rule.
-        runs: by identity.
+        epochs: of the rows' runs.
 
     Raises:
         ZooError: no row has predictions with bias labels.
@@ -34,7 +32,7 @@ def groups_sheet(table: Table, runs: Mapping[str, Run]) -> Sheet:
     told = list(table.problems)
     sections: list[Section] = []
     columns: dict[str, None] = {}
-    found = [(block, _seen(block, table, runs, told)) for block in table.blocks]
+    found = [(block, _seen(block, table, epochs, told)) for block in table.blocks]
     for _, seen in found:
         columns |= dict.fromkeys(name for one in seen.values() for name in one.groups.biases)
     if not columns:
@@ -63,12 +61,12 @@ def groups_sheet(table: Table, runs: Mapping[str, Run]) -> Sheet:
     )
 
 
-def _seen(block: Block, table: Table, runs: Mapping[str, Run], told: list[str]) -> dict[str, Seen]:
+def _seen(block: Block, table: Table, epochs: EpochsOf, told: list[str]) -> dict[str, Seen]:
     """By the row's name; without rows whose predictions cannot be read or have no bias labels."""
     found = {}
     for row in block.rows:
         try:
-            seen = seen_by(row, table, runs)
+            seen = seen_by(row, table, epochs)
         except ZooError as error:
             told.append(f"no groups: {row.name}: {error}")
             continue
@@ -81,8 +79,7 @@ def _seen(block: Block, table: Table, runs: Mapping[str, Run], told: list[str]) 
 
 def _counts(seen: Seen, columns: list[str]) -> list[tuple[Cell, ...]]:
     """How many images each group has, a row a label."""
-    every = np.zeros(len(seen.labels), dtype=np.int64)
-    _, counts = _accuracies(every == 0, seen)
+    _, counts = _accuracies(np.ones(len(seen.labels), dtype=bool), seen)
     rows = []
     for label, name in enumerate(seen.groups.classes):
         numbers = dict(zip(seen.groups.biases, counts[label].tolist(), strict=True))

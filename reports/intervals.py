@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from debias_zoo.errors import ZooError, unknown
-from debias_zoo.store import Run
 from debias_zoo.trial import Groups
 
 from .bootstrap import DRAWS, RESAMPLED, Interval, bootstrap, contrasts
@@ -17,16 +16,16 @@ from .caption import conditions
 from .cells import NOTHING, TITLES, percent
 from .lines import pooled
 from .rows import Block, Row, Table, Value
-from .selection import RULES, Epochs
+from .selection import RULES, EpochsOf
 from .sheets import Cell, Column, Section, Sheet
 
 
-def intervals_sheet(table: Table, runs: Mapping[str, Run]) -> Sheet:
+def intervals_sheet(table: Table, epochs: EpochsOf) -> Sheet:
     """Each metric of the table that can be resampled, with its 95 % interval.
 
     Args:
         table: of any selection rule, whose epochs are resampled.
-        runs: by identity.
+        epochs: of the rows' runs.
 
     Raises:
         ZooError: the table shows no metric that follows from what was right.
@@ -37,7 +36,7 @@ def intervals_sheet(table: Table, runs: Mapping[str, Run]) -> Sheet:
     told: list[str] = list(table.problems)
     columns = [Column("method", "Method", text=True), *[Column(metric, TITLES[metric]) for metric in metrics]]
     sections = [
-        Section(block.title if len(table.blocks) > 1 else "", tuple(_rows(block, table, runs, metrics, told)))
+        Section(block.title if len(table.blocks) > 1 else "", tuple(_rows(block, table, epochs, metrics, told)))
         for block in table.blocks
     ]
     notes = (
@@ -52,13 +51,13 @@ def intervals_sheet(table: Table, runs: Mapping[str, Run]) -> Sheet:
 
 
 def _rows(
-    block: Block, table: Table, runs: Mapping[str, Run], metrics: Sequence[str], told: list[str]
+    block: Block, table: Table, epochs: EpochsOf, metrics: Sequence[str], told: list[str]
 ) -> list[tuple[Cell, ...]]:
     found = []
     for row in block.rows:
         name = Cell(row.name, {"": row.method, "setting": row.setting, "seeds": list(row.seeds)})
         try:
-            seen = seen_by(row, table, runs)
+            seen = seen_by(row, table, epochs)
         except ZooError as error:
             told.append(f"no interval: {row.name}: {error}")
             found.append((name, *[_stored(row.values[metric]) for metric in metrics]))
@@ -79,7 +78,7 @@ class Seen:
     groups: Groups
 
 
-def seen_by(row: Row, table: Table, runs: Mapping[str, Run]) -> Seen:
+def seen_by(row: Row, table: Table, epochs: EpochsOf) -> Seen:
     """The predictions of the epochs that the table shows.
 
     Raises:
@@ -89,20 +88,20 @@ def seen_by(row: Row, table: Table, runs: Mapping[str, Run]) -> Seen:
     right = {}
     labels, biases, groups = None, None, None
     for result in row.results:
-        epochs = Epochs(runs[result.identity])
-        epoch, split = epochs.chosen(rule, row.split, table.metrics[0]), epochs.run.predictions()[row.split]
+        found = epochs(result.identity)
+        epoch, split = found.chosen(rule, row.split, table.metrics[0]), found.predictions[row.split]
         if epoch is None:
             raise ZooError(f"{rule.name} reads {rule.reads}, and there are none")
         if labels is not None and not np.array_equal(labels, split.labels):
             raise ZooError("its seeds were not evaluated on the same images")
-        labels, biases, groups = split.labels, split.biases, epochs.groups
+        labels, biases, groups = split.labels, split.biases, found.groups
         right[result.trial.seed] = split.classes[epoch] == split.labels
     assert labels is not None  # a row has results
     assert groups is not None
     return Seen(right, labels, biases, groups)
 
 
-def differences(table: Table, runs: Mapping[str, Run], reference: str, metric: str) -> dict[tuple[str, str], Interval]:
+def differences(table: Table, epochs: EpochsOf, reference: str, metric: str) -> dict[tuple[str, str], Interval]:
     """Intervals of the methods' differences from a reference: (title of the block, name of the line) -> interval.
 
     Without those whose predictions cannot be read, or of other images than the reference's.
@@ -115,7 +114,7 @@ def differences(table: Table, runs: Mapping[str, Run], reference: str, metric: s
         seen = {}
         for line in lines:
             try:
-                seen[line.name] = seen_by(line.rows[place], table, runs)
+                seen[line.name] = seen_by(line.rows[place], table, epochs)
             except (KeyError, ZooError):  # no such row, or the table of intervals says why
                 continue
         if (base := seen.get(reference)) is None:

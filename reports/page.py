@@ -28,7 +28,7 @@ from .page_figures import figure_groups
 from .page_numbers import INTERVAL, Numbers, as_json, numbers_of
 from .report import Asked, differences_sheet, make_report
 from .rows import LEVELS, Block, Table
-from .selection import RULES
+from .selection import RULES, EpochsOf
 from .sheets import Sheet
 
 _ABOUT = {
@@ -66,8 +66,10 @@ def to_html(runs: Sequence[Run], problems: Iterable[str], asked: Asked, folder: 
     there = {result.identity for row in table.rows for result in row.results}
     own = [run for run in runs if run.result.identity in there]
     by_identity = {run.result.identity: run for run in own}
-    data = {id(row): row_data(row, by_identity, asked.metrics[0]) for row in table.rows}
-    every = {sheet.name: sheet for sheet in (*report.sheets, *_sheets(table, own, asked))}  # what was asked for, once
+    data = {id(row): row_data(row, by_identity, report.epochs, asked.metrics[0]) for row in table.rows}
+    every = {
+        sheet.name: sheet for sheet in (*report.sheets, *_sheets(table, own, report.epochs, asked))
+    }  # what was asked for, once
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["script"] = _script
     return environment.from_string(_template("page.html")).render(
@@ -146,12 +148,12 @@ def _headings(block: Block, metrics: Sequence[str]) -> Iterator[Heading]:
             yield Heading(INTERVAL, WORST, _ABOUT[INTERVAL], metric)
 
 
-def _sheets(table: Table, runs: Sequence[Run], asked: Asked) -> Iterator[Sheet]:
+def _sheets(table: Table, runs: Sequence[Run], epochs: EpochsOf, asked: Asked) -> Iterator[Sheet]:
     """What stands on every page: ledger, differences, cost, and what was probed and explained."""
     metric = asked.metrics[0]
     yield ledger_sheet(table, asked.methods)
     if len(table.scores(metric)) > 1:
-        yield differences_sheet(table, {run.result.identity: run for run in runs}, None, metric)
+        yield differences_sheet(table, epochs, None, metric)
     yield costs_sheet(table)
     if LEAKAGE in table.metrics:
         yield build_leakage(runs)

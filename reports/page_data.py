@@ -15,7 +15,7 @@ from debias_zoo.store import Predictions, Run
 from debias_zoo.trial import Groups
 
 from .rows import Row
-from .selection import DEFAULT, RULES, Epochs, Metrics, Rule, read_by, select
+from .selection import DEFAULT, RULES, Epochs, EpochsOf, Metrics, Rule, read_by, select
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,25 +55,26 @@ class RowData:
     told: str = ""
 
 
-def row_data(row: Row, runs: Mapping[str, Run], metric: str = "accuracy") -> RowData:
+def row_data(row: Row, runs: Mapping[str, Run], epochs: EpochsOf, metric: str = "accuracy") -> RowData:
     """All about a row; what cannot be read from its predictions is left out and told.
 
     Args:
         row: of the table; which rule chose its numbers does not matter.
         runs: by identity.
+        epochs: of these runs.
         metric: of the oracle.
     """
     own = [runs[result.identity] for result in row.results]
     supervision = own[0].result.trial.supervision
     levels = {rule.name: read_by(rule, supervision).level for rule in RULES.values()}
     try:
-        epochs = [Epochs(run) for run in own]
+        found = [epochs(run.result.identity) for run in own]
     except ZooError as error:
         metrics = _by_split([run.result.metrics for run in own])
         return RowData(row, {DEFAULT: Choice(metrics)}, levels, told=str(error))
-    found = {rule.name: _choice(epochs, rule, row.split, metric) for rule in RULES.values()}
-    choices = {name: choice for name, choice in found.items() if choice is not None}
-    return RowData(row, choices, levels, _curves(epochs, row.split), _groups(row, epochs))
+    every = {rule.name: _choice(found, rule, row.split, metric) for rule in RULES.values()}
+    choices = {name: choice for name, choice in every.items() if choice is not None}
+    return RowData(row, choices, levels, _curves(found, row.split), _groups(row, found))
 
 
 def splits_of(data: Iterable[RowData]) -> list[str]:
@@ -129,7 +130,7 @@ def _curves(epochs: Sequence[Epochs], split: str) -> tuple[Floats, Floats] | Non
 
 
 def _groups(row: Row, epochs: Sequence[Epochs]) -> Floats | None:
-    found = [_accuracies(one.run.predictions()[row.split], one.groups) for one in epochs]
+    found = [_accuracies(one.predictions[row.split], one.groups) for one in epochs]
     known = [accuracy for accuracy in found if accuracy is not None]
     return None if len(known) < len(found) else np.mean(known, axis=0)
 

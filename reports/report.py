@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from debias_zoo.errors import ZooError, unknown
 from debias_zoo.metrics import LEAKAGE, METRICS, known_metrics
@@ -24,7 +23,7 @@ from .pivots import pivot_sheets
 from .render_sheets import render_sheets
 from .robustness import robustness_sheet
 from .rows import Table
-from .selection import DEFAULT, RULES, Epochs, Rule, chosen_by, known_rules, select
+from .selection import DEFAULT, RULES, EpochsOf, Rule, chosen_by, epochs_of, known_rules, select
 from .sheets import Sheet
 from .significance import significance_sheet, usual_reference
 from .table import build_table, shown_split
@@ -57,10 +56,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Report:
-    """A results table and, where any were asked for, the sheets that are shown in its place."""
+    """A results table, the sheets that are shown in its place where any were asked for, and what reads predictions."""
 
     table: Table
-    sheets: list[Sheet] = field(default_factory=list)
+    sheets: list[Sheet]
+    epochs: EpochsOf
 
     @property
     def problems(self) -> list[str]:
@@ -78,10 +78,10 @@ def make_report(runs: Sequence[Run], problems: Iterable[str], asked: Asked) -> R
     metrics, rules = known_metrics(asked.metrics), known_rules(asked.rules or (DEFAULT,))
     told = list(problems)
     runs = _once(_of_methods(runs, asked.methods), told)
-    results = [run.result for run in runs]
+    results, epochs = [run.result for run in runs], epochs_of(runs)
     rule = rules[0] if len(rules) == 1 else RULES[DEFAULT]
     if rule.name != DEFAULT:
-        results = selected(runs, rule, asked.split, metrics[0], told)
+        results = selected(runs, epochs, rule, asked.split, metrics[0], told)
     table = build_table(
         results,
         methods=list(asked.methods) or None,
@@ -91,8 +91,8 @@ def make_report(runs: Sequence[Run], problems: Iterable[str], asked: Asked) -> R
         selection=rule.name,
         leakage=_leakage(runs, told) if rule.name == DEFAULT else {},  # of the last epoch's network
     )
-    sheets = [_whole(sheet, table) for sheet in _sheets(table, runs, rules, asked)]
-    return Report(table, sheets)
+    sheets = [_whole(sheet, table) for sheet in _sheets(table, epochs, rules, asked)]
+    return Report(table, sheets, epochs)
 
 
 def _of_methods(runs: Sequence[Run], methods: Sequence[str]) -> list[Run]:
@@ -114,12 +114,10 @@ def _once(runs: Sequence[Run], told: list[str]) -> list[Run]:
     return list(kept.values())
 
 
-def _sheets(table: Table, runs: Sequence[Run], rules: Sequence[Rule], asked: Asked) -> Iterator[Sheet]:
+def _sheets(table: Table, epochs: EpochsOf, rules: Sequence[Rule], asked: Asked) -> Iterator[Sheet]:
     """In the place of the table, what was asked for."""
     metrics = table.metrics if LEAKAGE not in table.metrics else table.metrics[:-1]
-    by_identity = {run.result.identity: run for run in runs}
     if len(rules) > 1:
-        epochs = lru_cache(maxsize=None)(lambda identity: Epochs(by_identity[identity]))
         shown = metrics if asked.metrics is not METRICS else metrics[:1]
         yield from (choices_sheet(table, epochs, rules, metric) for metric in shown)
     if asked.layout:
@@ -127,18 +125,18 @@ def _sheets(table: Table, runs: Sequence[Run], rules: Sequence[Rule], asked: Ask
     if asked.curve:
         yield robustness_sheet(table, asked.curve, metrics[0])
     if asked.intervals:
-        yield intervals_sheet(table, by_identity)
+        yield intervals_sheet(table, epochs)
     if asked.compare is not None:
-        yield differences_sheet(table, by_identity, asked.compare or None, metrics[0])
+        yield differences_sheet(table, epochs, asked.compare or None, metrics[0])
     if asked.groups:
-        yield groups_sheet(table, by_identity)
+        yield groups_sheet(table, epochs)
     if asked.ledger:
         yield ledger_sheet(table, asked.methods)
     if asked.cost:
         yield costs_sheet(table)
 
 
-def differences_sheet(table: Table, runs: Mapping[str, Run], reference: str | None, metric: str) -> Sheet:
+def differences_sheet(table: Table, epochs: EpochsOf, reference: str | None, metric: str) -> Sheet:
     """Paired differences from a method, with intervals over seeds and test images where predictions can be read."""
     scores = table.scores(metric)
     known = reference or usual_reference(scores)
@@ -146,7 +144,7 @@ def differences_sheet(table: Table, runs: Mapping[str, Run], reference: str | No
         scores,
         reference,
         metric,
-        intervals=differences(table, runs, known, metric),
+        intervals=differences(table, epochs, known, metric),
         separate=table.separate,
         conditions=tuple(conditions(table.rows)),
     )
@@ -177,7 +175,9 @@ def _leakage(runs: Sequence[Run], told: list[str]) -> dict[str, float]:
     return found
 
 
-def selected(runs: Sequence[Run], rule: Rule, split: str | None, metric: str, told: list[str]) -> list[Result]:
+def selected(
+    runs: Sequence[Run], epochs: EpochsOf, rule: Rule, split: str | None, metric: str, told: list[str]
+) -> list[Result]:
     """The results as they would stand had ``rule`` chosen their epochs; those it cannot be asked of are told.
 
     A result that lacks the split stays as it is: the table tells it. One whose predictions cannot be read stays without
@@ -190,7 +190,7 @@ def selected(runs: Sequence[Run], rule: Rule, split: str | None, metric: str, to
             found.append(run.result)
             continue
         try:
-            result = select(Epochs(run), rule, shown, metric)
+            result = select(epochs(run.result.identity), rule, shown, metric)
         except ZooError as error:
             told.append(f"no number: {run.result.trial.label}: {error}")
             found.append(chosen_by(rule, run.result, {shown: {}}))

@@ -35,7 +35,7 @@ def over_seeds(numbers: Sequence[float | None]) -> Value | None:
     known = [number for number in numbers if number is not None and math.isfinite(number)]
     if len(known) < len(numbers):
         return None
-    mean = statistics.fmean(known)
+    mean = statistics.mean(known)
     if len(known) == 1:
         return Value(mean, None)
     return Value(mean, math.sqrt(math.fsum((number - mean) ** 2 for number in known) / (len(known) - 1)))

@@ -7,8 +7,9 @@ alike the latest is taken, as the rule `last` does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from debias_zoo.errors import ZooError, unknown
 from debias_zoo.metrics import goodness, group_metrics
@@ -80,6 +81,9 @@ def known_rules(names: Iterable[str]) -> list[Rule]:
 class Epochs:
     """The eligible epochs of a run, with every metric of each: computed once, when it is asked for.
 
+    Attributes:
+        predictions: by split, in every epoch.
+
     Raises:
         ZooError: where the run's predictions are missing, or its result is too old to say how to read them.
     """
@@ -92,21 +96,21 @@ class Epochs:
             )
         self.run = run
         self.groups: Groups = run.result.groups
-        self._predictions = run.predictions()
+        self.predictions = run.predictions()
         self._known: dict[tuple[str, int], Metrics] = {}
-        self.count = next(len(found.classes) for found in self._predictions.values())
+        self.count = next(len(found.classes) for found in self.predictions.values())
         self.eligible = range(self.count - max(1, run.result.selectable), self.count)
 
     @property
     def splits(self) -> list[str]:
         """Names of the splits that were predicted."""
-        return list(self._predictions)
+        return list(self.predictions)
 
     def metrics(self, split: str, epoch: int) -> Metrics:
         """All metrics of one split after one epoch, counted from 0 over all stages."""
         key = (split, epoch)
         if key not in self._known:
-            self._known[key] = measure(self._predictions[split], self.groups, epoch)
+            self._known[key] = measure(self.predictions[split], self.groups, epoch)
         return self._known[key]
 
     def all_metrics(self, epoch: int) -> dict[str, Metrics]:
@@ -118,18 +122,18 @@ class Epochs:
 
         ``split`` and ``metric`` are what is shown: the oracle is the best of them.
         """
-        if split not in self._predictions:
+        if split not in self.predictions:
             return None
         if rule.name == DEFAULT:
             return self.eligible[-1]
         if rule.name == "oracle":
             return self._best(split, metric)
-        validation = read_split(rule, self._predictions)
+        validation = read_split(rule, self.predictions)
         return None if validation is None else self._best(validation, rule.metric)
 
     def score(self, rule: Rule) -> float | None:
         """What ``rule`` made largest on the validation split, at its epoch; None where it cannot be asked."""
-        validation = read_split(rule, self._predictions) if rule.metric else None
+        validation = read_split(rule, self.predictions) if rule.metric else None
         epoch = None if validation is None else self._best(validation, rule.metric)
         return None if validation is None or epoch is None else criterion(self.metrics(validation, epoch), rule.metric)
 
@@ -137,6 +141,19 @@ class Epochs:
         scores = {epoch: criterion(self.metrics(split, epoch), metric) for epoch in self.eligible}
         known = {epoch: score for epoch, score in scores.items() if score is not None}
         return max(known, key=lambda epoch: (known[epoch], epoch)) if known else None
+
+
+EpochsOf = Callable[[str], Epochs]
+"""The eligible epochs of a run, by identity; raises a ZooError where they cannot be known."""
+
+_HELD = 256
+"""Runs whose predictions are held at a time."""
+
+
+def epochs_of(runs: Iterable[Run]) -> EpochsOf:
+    """What reads the predictions of these runs, each once however often it is asked for while they are held."""
+    by_identity = {run.result.identity: run for run in runs}
+    return lru_cache(maxsize=_HELD)(lambda identity: Epochs(by_identity[identity]))
 
 
 def measure(predictions: Predictions, groups: Groups, epoch: int) -> Metrics:

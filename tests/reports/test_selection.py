@@ -17,7 +17,7 @@ from debias_zoo.errors import ZooError
 from debias_zoo.metrics import ALL_METRICS, goodness
 from debias_zoo.reports.choices import choices_sheet
 from debias_zoo.reports.report import Asked, Report, make_report, selected
-from debias_zoo.reports.selection import RULES, Epochs, known_rules, select
+from debias_zoo.reports.selection import RULES, Epochs, epochs_of, known_rules, select
 from debias_zoo.reports.table import build_table
 from debias_zoo.store import Run, read_runs
 
@@ -111,7 +111,7 @@ def test_a_rule_without_its_split_or_its_labels_cannot_be_asked(tmp_path: Path) 
         "oracle": 0,
     }
     told: list[str] = []
-    assert selected([without], RULES["val-worst-group"], None, "accuracy", told) == []
+    assert selected([without], epochs_of([without]), RULES["val-worst-group"], None, "accuracy", told) == []
     assert told == ["left out: erm on cmnist, seed 0: val-worst-group reads validation bias labels, and there are none"]
 
 
