@@ -29,6 +29,16 @@ class Name:
     marks: tuple[str, ...]
     setting: str
 
+    def raised(self, escape: Callable[[str], str]) -> str:
+        """As HTML and Markdown have it, with raised marks; ``escape`` writes plain text in the format."""
+        text = escape(self.method) + "".join(raised(mark) for mark in self.marks)
+        return f"{text} ({escape(self.setting)})" if self.setting else text
+
+
+def raised(mark: str) -> str:
+    """A mark in HTML and Markdown."""
+    return f"<sup>{mark}</sup>"
+
 
 class Notes:
     """The marks of a table's rows, and what they mean. Text is plain; each format escapes it."""

@@ -46,6 +46,14 @@ def spread(std: float | None) -> str:
     return "" if std is None else f" ± {percent(std)}"
 
 
+def marked(value: Value | None, best: str, second: str) -> str:
+    """``40.55 ± 1.23`` with the mean in ``best`` or ``second``, which have {} in its place, where it is ranked so."""
+    if value is None:
+        return NOTHING
+    mean = {1: best, 2: second, None: "{}"}[value.rank].format(percent(value.mean))
+    return mean + spread(value.std)
+
+
 def interval(pair: tuple[float, float] | None) -> str:
     """``12.3–45.6``, in per cent."""
     return NOTHING if pair is None else f"{100.0 * pair[0]:.1f}–{100.0 * pair[1]:.1f}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from .caption import Notes, caption
-from .cells import NOTHING, cells, percent, titles, whole_or_tenth
+from .caption import Notes, caption, raised
+from .cells import cells, marked, titles, whole_or_tenth
 from .rows import Block, Row, Table, Value
 
 _TABLE = "border-collapse:collapse;color:inherit;background:transparent;font-variant-numeric:tabular-nums"
@@ -26,7 +26,7 @@ def _pieces(table: Table) -> Iterator[str]:
         yield _block(table, block, notes, len(table.blocks) > 1)
     yield f'<p style="{_SMALL}">{escape(" ".join(caption(table)))}'
     for mark, text in notes.legend():
-        yield f"<br>{_raised(mark)} {escape(text)}"
+        yield f"<br>{raised(mark)} {escape(text)}"
     yield "</p>"
     if problems := notes.problems():
         lines = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
@@ -44,24 +44,15 @@ def _block(table: Table, block: Block, notes: Notes, titled: bool) -> str:
 
 
 def _row(table: Table, row: Row, level: str, notes: Notes, sides: list[str]) -> str:
-    found = [_name(row, notes), *cells(table, row, _value, escape), escape(level), whole_or_tenth(row.seconds)]
+    found = [
+        notes.name(row).raised(escape),
+        *cells(table, row, _value, escape),
+        escape(level),
+        whole_or_tenth(row.seconds),
+    ]
     shown = zip(found, sides, strict=True)
     return "<tr>" + "".join(f'<td style="{_CELL};text-align:{side}">{cell}</td>' for cell, side in shown) + "</tr>"
 
 
-def _name(row: Row, notes: Notes) -> str:
-    name = notes.name(row)
-    text = escape(name.method) + "".join(_raised(mark) for mark in name.marks)
-    return f"{text} ({escape(name.setting)})" if name.setting else text
-
-
-def _raised(mark: str) -> str:
-    return f"<sup>{mark}</sup>"
-
-
 def _value(value: Value | None) -> str:
-    if value is None:
-        return NOTHING
-    mean = percent(value.mean)
-    text = {1: f"<b>{mean}</b>", 2: f"<u>{mean}</u>", None: mean}[value.rank]
-    return text if value.std is None else f"{text} ± {percent(value.std)}"
+    return marked(value, "<b>{}</b>", "<u>{}</u>")

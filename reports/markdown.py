@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from .caption import Notes, caption
-from .cells import NOTHING, cells, percent, titles, whole_or_tenth
+from .caption import Notes, caption, raised
+from .cells import cells, marked, titles, whole_or_tenth
 from .rows import Block, Row, Table, Value
 
 
@@ -18,7 +18,7 @@ def to_markdown(table: Table) -> str:
             pieces.append(f"**{escape(block.title)}**")
         pieces.append("\n".join(_lines(table, block, notes)))
     pieces.append(escape(" ".join(caption(table))))
-    legend = [f"{_raised(mark)} {escape(text)}" for mark, text in notes.legend()]
+    legend = [f"{raised(mark)} {escape(text)}" for mark, text in notes.legend()]
     if legend:
         pieces.append("<br>\n".join(legend))
     problems = [f"- {escape(problem)}" for problem in notes.problems()]
@@ -43,22 +43,8 @@ def _lines(table: Table, block: Block, notes: Notes) -> list[str]:
 
 
 def _cells(table: Table, row: Row, level: str, notes: Notes) -> list[str]:
-    return [_name(row, notes), *cells(table, row, _value, escape), level, whole_or_tenth(row.seconds)]
-
-
-def _name(row: Row, notes: Notes) -> str:
-    name = notes.name(row)
-    text = escape(name.method) + "".join(_raised(mark) for mark in name.marks)
-    return f"{text} ({escape(name.setting)})" if name.setting else text
-
-
-def _raised(mark: str) -> str:
-    return f"<sup>{mark}</sup>"
+    return [notes.name(row).raised(escape), *cells(table, row, _value, escape), level, whole_or_tenth(row.seconds)]
 
 
 def _value(value: Value | None) -> str:
-    if value is None:
-        return NOTHING
-    mean = percent(value.mean)
-    text = {1: f"**{mean}**", 2: f"<u>{mean}</u>", None: mean}[value.rank]
-    return text if value.std is None else f"{text} ± {percent(value.std)}"
+    return marked(value, "**{}**", "<u>{}</u>")
