@@ -115,11 +115,11 @@ def _bias_columns(table: pd.DataFrame) -> list[str]:
     return several or (["bias"] if "bias" in table else [])
 
 
-def _names(column: pd.Series[str]) -> tuple[str, ...]:
+def _names(column: pd.Series) -> tuple[str, ...]:
     return tuple(sorted(set(column)))
 
 
-def _codes(column: pd.Series[str], names: tuple[str, ...]) -> Ints:
+def _codes(column: pd.Series, names: tuple[str, ...]) -> Ints:
     position = {name: k for k, name in enumerate(names)}
     return np.array([position[name] for name in column], np.int64)
 

@@ -22,7 +22,7 @@ from .store import cannot_write
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 """Of the images, where nobody says which split they belong to."""
 
-Names = npt.NDArray[np.str_]
+Names = npt.NDArray[Any]
 
 
 class Arrays(BiasDataset):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -48,6 +48,7 @@ def check_code(trial: Trial) -> None:
         raise ZooError(f"{trial.label}: the code of {kind} {name!r} is not that of the trial: {why}")
 
 
+@runtime_checkable
 class Blueprint(Protocol):
     """What of a trial a method's networks and settings follow from; attributes as in ``Trial``."""
 

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from .errors import ZooError, unknown
@@ -112,18 +113,20 @@ class Backbone(nn.Module):
         """(B, classes) logits. image: (B, C, H, W) in [0, 1]."""
         return self.classify(self.features(image))
 
-    def features(self, image: Tensor) -> Tensor:
+    def features(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b d"]:
         """(B, dim): the pooled embedding that the classifier reads."""
         self.passes += 1
         return self._pool(self._through("forward_features", image))
 
-    def classify(self, features: Tensor) -> Tensor:
+    def classify(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b classes"]:
         """(B, classes) logits of features (B, dim)."""
         head = self.classifier if self.classifier is not None else self.model.get_classifier()
         logits: Tensor = head(features)
         return logits
 
-    def tap(self, image: Tensor, stage: int | None = None) -> Tensor:
+    def tap(
+        self, image: Float[Tensor, "b channels height width"], stage: int | None = None
+    ) -> Float[Tensor, "b c *grid"]:
         """(B, C_k, H_k, W_k): the map after ``stage`` (None: the middle one); later stages are not computed."""
         self.passes += 1
         index = self.tap_index(stage)
@@ -131,14 +134,16 @@ class Backbone(nn.Module):
         found: Tensor = maps[-1]
         return found
 
-    def features_and_tap(self, image: Tensor, stage: int | None = None) -> tuple[Tensor, Tensor]:
+    def features_and_tap(
+        self, image: Float[Tensor, "b channels height width"], stage: int | None = None
+    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b c *grid"]]:
         """The pooled features and the map after ``stage``, of one pass."""
         self.passes += 1
         index = self.tap_index(stage)
         last, maps = self._through("forward_intermediates", image, indices=[index])
         return self._pool(last), maps[-1]
 
-    def maps(self, image: Tensor) -> list[Tensor]:
+    def maps(self, image: Float[Tensor, "b channels height width"]) -> list[Float[Tensor, "b _ ..."]]:
         """The maps after all stages, (B, C_k, H_k, W_k) each, of one pass."""
         self.passes += 1
         every = list(range(self.taps))

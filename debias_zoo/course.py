@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ from .method import Batch, Clock
 T = TypeVar("T")
 
 
-class Made(NamedTuple):
+@dataclass(frozen=True)
+class Made:
     """What came of a step: the scalars that ``Engine.step`` logs, and the seconds it took."""
 
     logged: dict[str, Tensor]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
+from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -39,6 +40,8 @@ __all__ = [
 ]
 
 
+Own = TypeVar("Own", bound="Method")
+
 IGNORE_INDEX = -100
 """The value of a dense bias label that gives no loss."""
 
@@ -58,11 +61,11 @@ class Batch:
         scratch: emptied with the batch; what two updates of one batch share lies here.
     """
 
-    image: Tensor
-    label: Tensor
-    bias: Tensor | None
-    bias_map: Tensor | None
-    index: Tensor
+    image: Float[Tensor, "b channels height width"]
+    label: Int[Tensor, " b"]
+    bias: Int[Tensor, " b"] | None
+    bias_map: Int[Tensor, "b heads h w"] | None
+    index: Int[Tensor, " b"]
     generator: torch.Generator
     scratch: dict[str, Any] = field(default_factory=dict)
 
@@ -173,7 +176,7 @@ class Update:
 class Weights:
     """Draw ``draws`` images an epoch (default: the training size), with replacement, in proportion to ``w`` (N,)."""
 
-    w: Tensor
+    w: Float[Tensor, " n"]
     draws: int | None = None
 
 
@@ -181,7 +184,7 @@ class Weights:
 class Repeats:
     """Show image i ``counts[i]`` times an epoch, in random order; 0 leaves it out. int64 (N,)."""
 
-    counts: Tensor
+    counts: Int[Tensor, " n"]
 
 
 @dataclass(frozen=True)
@@ -222,6 +225,7 @@ class Backbones(Protocol):
         ...
 
 
+@runtime_checkable
 class View(Protocol):
     """A split as the rare hooks see it: deterministic order, bias labels only for methods that may see them.
 
@@ -232,12 +236,12 @@ class View(Protocol):
     generator: torch.Generator
 
     @property
-    def labels(self) -> Tensor:
+    def labels(self) -> Int[Tensor, " n"]:
         """int64 (N,)."""
         ...
 
     @property
-    def biases(self) -> Tensor | None:
+    def biases(self) -> Int[Tensor, " n"] | None:
         """int64 (N,), or None behind the annotation firewall."""
         ...
 
@@ -318,7 +322,7 @@ class Method(nn.Module):
     def finish(self, train: View, val: View) -> None:
         """Called once after training, in eval mode without gradients; what it finds goes into buffers."""
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self: Own, mode: bool = True) -> Own:
         """As in torch; but a method inside this one is a frozen teacher and stays in eval mode."""
         super().train(mode)
         for module in self.modules():
@@ -340,11 +344,11 @@ class Method(nn.Module):
         net = getattr(self, "net", None)
         return net if isinstance(net, Backbone) else None
 
-    def features(self, image: Tensor) -> Tensor:
+    def features(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b d"]:
         """(B, d): what the last layer reads. image: (B, C, H, W) in [0, 1]."""
         return self.net.features(image)
 
-    def predict(self, image: Tensor) -> Tensor:
+    def predict(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b classes"]:
         """(B, classes) logits; pure, each image by itself. image: (B, C, H, W) in [0, 1]."""
         logits: Tensor = self.net(image)
         return logits

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from .torchvision_guard import import_timm
@@ -50,7 +51,7 @@ class StagedNet(nn.Module):
 
     def forward_intermediates(
         self,
-        x: Tensor,
+        x: Float[Tensor, "b c h w"],
         indices: int | list[int] | None = None,
         norm: bool = False,
         stop_early: bool = False,
@@ -69,13 +70,13 @@ class StagedNet(nn.Module):
                 found.append(x)
         return found if intermediates_only else (x, found)
 
-    def forward_features(self, x: Tensor) -> Tensor:
+    def forward_features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d *grid"]:
         """The last stage's output, not pooled."""
         for stage in self.stages:
             x = stage(x)
         return x
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+    def forward_head(self, x: Float[Tensor, "b d *grid"], pre_logits: bool = False) -> Float[Tensor, "b e"]:
         """Global average pooling, then the last layer unless ``pre_logits``. Returns (B, d) or (B, num_classes)."""
         if x.dim() == 4:
             # seen with the channels last, which gives a gradient that lies in memory as the map does; it is else copied
@@ -85,7 +86,7 @@ class StagedNet(nn.Module):
         logits: Tensor = self.fc(x)
         return logits
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
         """(B, num_classes) logits."""
         return self.forward_head(self.forward_features(x))
 
@@ -100,7 +101,7 @@ class MaxPool(nn.MaxPool2d):
     def __init__(self) -> None:
         super().__init__(3, 2, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c p q"]:
         """(B, C, H, W) -> (B, C, (H + 1) // 2, (W + 1) // 2)."""
         if torch.is_grad_enabled() or x.shape[2] % 2 or x.shape[3] % 2:
             pooled: Tensor = super().forward(x)
@@ -123,7 +124,7 @@ class InputStage(nn.Sequential):
     the weights, and the gradient with respect to the convolution's input, a third of a step, is not computed.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d p q"]:
         """(B, C, H, W) -> what the last module gives."""
         norm, conv, *rest = self
         if not (isinstance(norm, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d)):
@@ -155,7 +156,7 @@ class CifarBlock(nn.Module):
         self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outer)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "b inner h w"]) -> Float[Tensor, "b outer p q"]:
         """(B, inner, H, W) -> (B, outer, H / stride, W / stride)."""
         found = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         if self.more:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from debias_zoo.method import (
@@ -124,14 +125,14 @@ class DeDiER(Method):
             return {"loss": F.cross_entropy(wide(self.read(batch.image)), batch.label)}
         return {"loss": (self.weight[batch.index] * self.losses(batch)).mean()}
 
-    def read(self, image: Tensor) -> Tensor:
+    def read(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b classes"]:
         """(B, classes) logits of the readout; no gradient reaches the student."""
         with torch.no_grad():
             z = self.net.tap(image, self.tap)
         logits: Tensor = self.readout(z)
         return logits
 
-    def losses(self, batch: Batch) -> Tensor:
+    def losses(self, batch: Batch) -> Float[Tensor, " b"]:
         """(B,): distillation and cross-entropy of each image, before the weights."""
         kappa, logits = self.config.kappa, wide(self.net(batch.image))
         losses: Tensor = (1.0 - kappa) * F.cross_entropy(logits, batch.label, reduction="none")
@@ -148,7 +149,7 @@ class DeDiER(Method):
             self.weight[batch.index] = self.weights(wide(self.read(batch.image)), batch.label)
         self.readout.load_state_dict(self.untrained.state_dict())
 
-    def weights(self, logits: Tensor, label: Tensor) -> Tensor:
+    def weights(self, logits: Float[Tensor, "b c"], label: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """(B,): exp(beta margin^alpha) where the readout is wrong, else 1. logits: (B, classes)."""
         first, second = F.softmax(logits, 1).topk(2, dim=1).values.unbind(1)
         raised = torch.exp(self.config.beta * (first - second) ** self.config.alpha)

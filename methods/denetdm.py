@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from debias_zoo.errors import ZooError
@@ -180,7 +181,7 @@ class ShallowNet(nn.Module):
         self.model = nn.Sequential(*layers)
         self.embed = nn.Identity() if target.dim == 64 else nn.Linear(64, target.dim)
 
-    def features(self, image: Tensor) -> Tensor:
+    def features(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b d"]:
         """(B, dim). image: (B, C, H, W) in [0, 1]."""
         features: Tensor = self.embed(self.model(self.normalize(image)).mean((2, 3)))
         return features

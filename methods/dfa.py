@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from debias_zoo.method import (
@@ -134,15 +135,17 @@ class DFA(Method):
         swapped = (weight * task_losses).mean() + self.config.lambda_swap_biased * bias_loss
         return {"loss": total + self.config.lambda_swap * swapped, **numbers, "swapped": swapped}
 
-    def logits(self, own: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+    def logits(
+        self, own: Float[Tensor, "b d"], theirs: Float[Tensor, "b d"]
+    ) -> tuple[Float[Tensor, "b classes"], Float[Tensor, "b classes"]]:
         """(B, classes) of C_i and of C_b, each with gradients for its own encoder's features alone. (B, d) each."""
         conflict = self.classifier(torch.cat([own, theirs.detach()], 1))
         align = self.biased_classifier(torch.cat([own.detach(), theirs], 1))
         return wide(conflict), wide(align)
 
-    def features(self, image: Tensor) -> Tensor:
+    def features(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b d"]:
         return torch.cat([self.net.features(image), self.biased.features(image)], 1)
 
-    def predict(self, image: Tensor) -> Tensor:
+    def predict(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b classes"]:
         logits: Tensor = self.classifier(self.features(image))
         return logits

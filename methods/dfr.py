@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from pydantic import Field
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -132,11 +133,11 @@ class DFR(Method):
         self.bias.copy_(layer[:, -1])
         self.fitted.fill_(True)
 
-    def features(self, image: Tensor) -> Tensor:
+    def features(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b d"]:
         features = wide(self.net.features(image))
         return torch.where(self.fitted, (features - self.mean) / self.scale, features)
 
-    def predict(self, image: Tensor) -> Tensor:
+    def predict(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b classes"]:
         features = self.net.features(image)
         with full_precision(features):
             found = F.linear((wide(features) - self.mean) / self.scale, self.weight, self.bias)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from debias_zoo.method import Backbones, Batch, Clock, Method, Paper, Task
@@ -44,17 +45,17 @@ class DomainIndependent(Method):
         self.net = backbones(head=False)
         self.heads = nn.Linear(self.net.dim, task.biases * task.classes)
 
-    def logits(self, image: Tensor) -> Tensor:
+    def logits(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b biases classes"]:
         """(B, biases, classes): the logits of every head."""
         return wide(self.heads(self.features(image))).view(len(image), self.task.biases, self.task.classes)
 
     def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         return {"loss": F.cross_entropy(own_head(self.logits(batch.image), batch_bias(batch)), batch.label)}
 
-    def predict(self, image: Tensor) -> Tensor:
+    def predict(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b classes"]:
         return self.logits(image).mean(1)
 
 
-def own_head(logits: Tensor, bias: Tensor) -> Tensor:
+def own_head(logits: Float[Tensor, "b biases classes"], bias: Int[Tensor, " b"]) -> Float[Tensor, "b classes"]:
     """(B, classes): of logits (B, biases, classes) those of the head of each image's bias, int64 (B,)."""
     return logits.gather(1, bias[:, None, None].expand(-1, 1, logits.shape[2])).squeeze(1)

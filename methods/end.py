@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from debias_zoo.method import Backbones, Batch, Clock, Method, Paper, Recipe, Task, setting
@@ -79,14 +80,16 @@ class EnD(Method):
         total = task_loss + self.config.alpha * apart + self.config.beta * together
         return {"loss": total, "apart": apart, "together": together}
 
-    def features(self, image: Tensor) -> Tensor:
+    def features(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b d"]:
         return F.normalize(wide(self.net.features(image)), dim=1)
 
-    def predict(self, image: Tensor) -> Tensor:
+    def predict(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b classes"]:
         return self.net.classify(self.features(image))
 
 
-def regularisers(z: Tensor, label: Tensor, bias: Tensor, biases: int) -> tuple[Tensor, Tensor]:
+def regularisers(
+    z: Float[Tensor, "b d"], label: Int[Tensor, " b"], bias: Int[Tensor, " b"], biases: int
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """R_perp and R_par of z (B, d) of length 1, label and bias int64 (B,)."""
     with full_precision(z):
         gram = z @ z.T  # (B, B)

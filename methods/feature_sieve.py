@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -147,7 +147,7 @@ class FeatureSieve(Method):
         features = shared["features"] if "features" in shared else self.net.features(batch.image)
         return {"loss": F.cross_entropy(wide(self.net.classify(features)), batch.label)}
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> FeatureSieve:
         super().train(mode)
         for module in self.net.modules() if self.config.freeze_norm else ():
             if isinstance(module, nn.modules.batchnorm._NormBase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from debias_zoo.method import Batch, Clock, Method, Paper, Recipe
@@ -48,15 +49,15 @@ class Gray(Method):
     def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         return {"loss": F.cross_entropy(wide(self.predict(batch.image)), batch.label)}
 
-    def features(self, image: Tensor) -> Tensor:
+    def features(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b d"]:
         return self.net.features(to_gray(image))
 
-    def predict(self, image: Tensor) -> Tensor:
+    def predict(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b classes"]:
         logits: Tensor = self.net(to_gray(image))
         return logits
 
 
-def to_gray(image: Tensor) -> Tensor:
+def to_gray(image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b channels height width"]:
     """The luma of (B, 3, H, W) images, repeated over the channels; other numbers of channels pass unchanged."""
     if image.shape[1] != len(LUMA):
         return image

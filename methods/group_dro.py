@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
@@ -130,7 +131,7 @@ class GroupDRO(Method):
         return {"loss": (self.log_q.exp() * means).sum(), "worst_group": means.max()}
 
 
-def adjustments(strength: float | Sequence[float], counts: Tensor) -> Tensor:
+def adjustments(strength: float | Sequence[float], counts: Float[Tensor, " groups"]) -> Float[Tensor, " groups"]:
     """(G,): C_k / sqrt(n_k) of groups with n_k training images, counts (G,); C one number or one for each group."""
     c = torch.as_tensor(strength, dtype=counts.dtype)
     if c.dim() and len(c) != len(counts):
@@ -138,6 +139,8 @@ def adjustments(strength: float | Sequence[float], counts: Tensor) -> Tensor:
     return c / counts.clamp(min=1).sqrt()
 
 
-def ascend(log_q: Tensor, adjusted: Tensor, present: Tensor, eta: float) -> Tensor:
+def ascend(
+    log_q: Float[Tensor, " groups"], adjusted: Float[Tensor, " groups"], present: Bool[Tensor, " groups"], eta: float
+) -> Float[Tensor, " groups"]:
     """Log-weights q (G,) after q_k <- q_k exp(eta a_k) for the groups that are ``present`` (G,), and q <- q / sum q."""
     return F.log_softmax(log_q + torch.where(present, eta * adjusted, 0.0), 0)

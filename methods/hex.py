@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from debias_zoo.errors import ZooError
@@ -111,7 +112,7 @@ class HEX(Method):
             alone = self.last(torch.cat([torch.zeros_like(h), g], 1))  # F_G
         return {"loss": F.cross_entropy(project_out(both, alone), batch.label)}
 
-    def texture_features(self, image: Tensor) -> Tensor:
+    def texture_features(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b texture"]:
         """g, (B, TEXTURE_DIM), before it is normalised. image: (B, C, H, W)."""
         gray = to_gray(image).mean(1)  # (B, H, W)
         height, width = (min(side, self.config.texture_side) for side in gray.shape[1:])
@@ -126,10 +127,10 @@ class HEX(Method):
             count += len(batch.label)
         self.norms.copy_((self.batch_size * squares / count).sqrt().clamp(min=SMALLEST_NORM))
 
-    def features(self, image: Tensor) -> Tensor:
+    def features(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b d"]:
         return wide(self.net.features(image)) / self.norms
 
-    def predict(self, image: Tensor) -> Tensor:
+    def predict(self, image: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b classes"]:
         return F.linear(self.features(image), self.last.weight[:, : self.net.dim], self.last.bias)
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from debias_zoo.method import Batch, Clock, Method, Paper, Settings, Stage, setting
@@ -90,7 +91,9 @@ class IRM(Method):
         return {"loss": (risk + weight * penalty) / max(1.0, weight), "risk": risk, "penalty": penalty}
 
 
-def squares(gradient: Tensor, environment: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def squares(
+    gradient: Float[Tensor, " b"], environment: Int[Tensor, " b"], count: int
+) -> tuple[Float[Tensor, " {count}"], Bool[Tensor, " {count}"]]:
     """For each environment the square of the mean over its rows, and whether it has any; both (E,).
 
     gradient: (B,). environment: int64 (B,), in 0 ... count - 1.
@@ -99,7 +102,9 @@ def squares(gradient: Tensor, environment: Tensor, count: int) -> tuple[Tensor, 
     return means.square(), sizes > 0
 
 
-def half_products(gradient: Tensor, environment: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def half_products(
+    gradient: Float[Tensor, " b"], environment: Int[Tensor, " b"], count: int
+) -> tuple[Float[Tensor, " {count}"], Bool[Tensor, " {count}"]]:
     """For each environment the mean over its even rows times that over its odd rows, and whether it has both."""
     member = environment.unsqueeze(1) == torch.arange(count, device=environment.device)  # (B, E)
     rank = member.cumsum(0).gather(1, environment.unsqueeze(1)).squeeze(1) - 1  # of a row in its environment, (B,)

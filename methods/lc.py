@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from debias_zoo.method import Backbones, Batch, Clock, Method, Optim, Paper, Recipe, Settings, Task, Update, setting
@@ -154,7 +155,7 @@ class LC(Method):
         total = task_loss + self.config.lambda_biased * bias_loss
         return {"loss": total, "task_loss": task_loss, "conflicting": conflicting}
 
-    def estimate_prior(self, p: Tensor, label: Tensor, attribute: Tensor) -> None:
+    def estimate_prior(self, p: Float[Tensor, " b"], label: Int[Tensor, " b"], attribute: Int[Tensor, " b"]) -> None:
         """Take p_i[y_i] of the images with these labels and attributes into P, in their order. (B,) each."""
         alpha, classes = self.config.alpha, self.task.classes
         cell = label * classes + attribute
@@ -170,7 +171,7 @@ class LC(Method):
             found = torch.where(count > 0, found, self.prior.flatten())
         self.prior.copy_(found.view_as(self.prior))
 
-    def correction(self) -> Tensor:
+    def correction(self) -> Float[Tensor, "attributes classes"]:
         """(attributes, classes): P transposed, 0 where never seen."""
         prior = self.prior.clamp(min=0.0)
         if self.config.normalize:
@@ -185,7 +186,9 @@ def mixing_limit(clock: Clock, ramp_share: float) -> float:
     return 0.5 * math.exp(-5.0 * left * left)
 
 
-def draw_partners(label: Tensor, attribute: Tensor, generator: torch.Generator) -> Tensor:
+def draw_partners(
+    label: Int[Tensor, " b"], attribute: Int[Tensor, " b"], generator: torch.Generator
+) -> Int[Tensor, " b"]:
     """int64 (B,): for each image a random one of its class whose attribute is another, or else any of its class."""
     same = label.unsqueeze(1) == label  # (B, B)
     conflicting = same & (attribute != label)

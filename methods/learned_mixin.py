@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from debias_zoo.method import (
@@ -120,7 +121,13 @@ class LearnedMixin(Method):
         return mixed_losses(self.net.classify(own), theirs, self.gate(own), batch.label, self.config.lambda_entropy)
 
 
-def mixed_losses(own: Tensor, theirs: Tensor, gate: Tensor, label: Tensor, weight: float) -> dict[str, Tensor]:
+def mixed_losses(
+    own: Float[Tensor, "b c"],
+    theirs: Float[Tensor, "b c"],
+    gate: Float[Tensor, "b 1"],
+    label: Int[Tensor, " b"],
+    weight: float,
+) -> dict[str, Float[Tensor, ""]]:
     """``loss`` CE(own + s theirs, y) + weight H(softmax(s theirs)), s = softplus(gate); its mean as ``gate``.
 
     own, theirs: (B, classes) logits of f and g. gate: (B, 1), before the softplus. label: int64 (B,).

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from debias_zoo.method import (
@@ -98,7 +99,7 @@ class PGD(Method):
             for batch in train.batches(128):
                 self.score[batch.index] = self.gradient_norms(batch).clamp(min=1e-8)
 
-    def gradient_norms(self, batch: Batch) -> Tensor:
+    def gradient_norms(self, batch: Batch) -> Float[Tensor, " b"]:
         """(B,): of each image's cross-entropy, with respect to the weight of the last layer."""
         features = self.net.features(batch.image)
         residual = F.softmax(wide(self.net.classify(features)), 1) - F.one_hot(batch.label, self.task.classes)

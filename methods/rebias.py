@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -137,7 +138,7 @@ class ReBias(Method):
         task_loss = F.cross_entropy(wide(self.net.classify(own)), batch.label)
         return {"loss": task_loss + self.config.lambda_outer * dependence, "hsic": dependence}
 
-    def dependence(self, own: Tensor, theirs: Tensor) -> Tensor:
+    def dependence(self, own: Float[Tensor, "b d"], theirs: Float[Tensor, "b e"]) -> Float[Tensor, ""]:
         """HSIC between f's features (B, d) and g's (B, d')."""
         return unbiased_hsic(rbf_kernel(own, self.sigma[0]), rbf_kernel(theirs, self.sigma[1]))
 

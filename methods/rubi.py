@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from debias_zoo.method import Backbones, Batch, Clock, Method, Optim, Paper, Recipe, Task, Update, setting
@@ -152,7 +153,9 @@ class LabelRUBi(Method):
         return masked_losses(self.net(batch.image), self.mask(one_hot), batch.label, self.config.mask_weight)
 
 
-def masked_losses(logits: Tensor, mask: Tensor, label: Tensor, weight: float) -> dict[str, Tensor]:
+def masked_losses(
+    logits: Float[Tensor, "b c"], mask: Float[Tensor, "b c"], label: Int[Tensor, " b"], weight: float
+) -> dict[str, Float[Tensor, ""]]:
     """``loss`` CE(logits sigmoid(mask), y) + weight CE(mask, y), and the latter's ``mask`` part. (B, classes) each."""
     logits, mask = wide(logits), wide(mask)
     own = F.cross_entropy(mask, label)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from debias_zoo.errors import ZooError
@@ -82,7 +83,7 @@ class SpectralDecoupling(Method):
         task_loss = F.cross_entropy(logits, batch.label)
         return {"loss": task_loss + 0.5 * self.config.lambda_logits * penalty, "penalty": penalty}
 
-    def squares(self, logits: Tensor, label: Tensor) -> Tensor:
+    def squares(self, logits: Float[Tensor, "b c"], label: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """(B,): ||z||^2, or (z_y - gamma_y)^2. logits: (B, classes). label: int64 (B,)."""
         if not self.config.gamma:
             return logits.square().sum(1)

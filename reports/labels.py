@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -107,6 +107,6 @@ def _in_points(panel: Any, places: Sequence[tuple[float, float]], dpi: float) ->
     return [(72 * x / dpi, 72 * y / dpi) for x, y in (panel.transData.transform(place) for place in places)]
 
 
-def _scaled(extents: Sequence[float], dpi: float) -> Box:
+def _scaled(extents: Iterable[float], dpi: float) -> Box:
     left, bottom, right, top = (72 * float(value) / dpi for value in extents)
     return left, bottom, right, top

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from checked_types import check_types
+
+check_types()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -52,7 +52,11 @@ class LabelView:
     """A training split of which nothing but the labels is read."""
 
     labels: Tensor
-    biases: Tensor
+    biases: Tensor | None
+    generator: torch.Generator = field(default_factory=torch.Generator)
+
+    def batches(self, size: int, every: int = 1) -> Iterator[Batch]:
+        raise TypeError("images are not read")
 
 
 def label_view(counts: Sequence[Sequence[int]] = COUNTS) -> LabelView:

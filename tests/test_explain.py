@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from debias_zoo import registry
-from debias_zoo.backbones import Backbone
+from debias_zoo.backbones import Backbone, BackboneFactory
 from debias_zoo.cli import cli
 from debias_zoo.dataset import BiasDataset, Card, Split
 from debias_zoo.errors import ZooError
@@ -31,10 +31,19 @@ from debias_zoo.store import read_runs
 from debias_zoo.testing.bench import Bench, Plain
 
 
+class Given(BackboneFactory):
+    """Hands out a network that is there."""
+
+    def __init__(self, net: Backbone) -> None:
+        self.net = net
+
+    def __call__(self, *given: Any, **options: Any) -> Backbone:
+        return self.net
+
+
 def plain(net: Backbone) -> Method:
     """A method that predicts with ``net``."""
-    task = Task(2, 0, 1, net.image_shape)
-    return Plain(lambda *given, **options: net, task, None).eval()  # type: ignore[arg-type]
+    return Plain(Given(net), Task(2, 0, 1, net.image_shape), None).eval()
 
 
 def small(stages: list[nn.Module], channels: list[int], size: int = 4) -> Backbone:
@@ -236,7 +245,7 @@ class Twice(Plain):
 @pytest.mark.parametrize(("cls", "times"), [(Aside, 0), (Twice, 2)])
 def test_methods_that_do_not_ask_their_network_once_say_so(cls: type[Method], times: int) -> None:
     net = small([nn.Conv2d(1, 2, 1)], [2])
-    method = cls(lambda *given, **options: net, Task(2, 0, 1, (1, 4, 4)), None).eval()  # type: ignore[arg-type]
+    method = cls(Given(net), Task(2, 0, 1, (1, 4, 4)), None).eval()
     with pytest.raises(ZooError, match=rf"{cls.name} cannot be explained: a prediction passes .* {times} times"):
         heat_of(method, np.zeros((1, 4, 4, 1), np.uint8), np.array([0]))
     del method.net

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from debias_zoo.errors import ZooError
@@ -31,7 +32,7 @@ class DenseHeads(nn.Module):
         self.norm = nn.BatchNorm2d(heads * channels)
         self.last = nn.ModuleList(nn.Conv2d(channels, bins, 3, padding=1) for _ in range(heads))
 
-    def forward(self, z: Tensor) -> list[Tensor]:
+    def forward(self, z: Float[Tensor, "b channels h w"]) -> list[Float[Tensor, "b bins h w"]]:
         """A (B, bins, h, w) map of logits for each head. z: (B, channels, h, w)."""
         hidden = F.relu(self.norm(self.hidden(z)))  # (B, heads * channels, h, w)
         return [last(part) for last, part in zip(self.last, hidden.chunk(len(self.last), 1), strict=True)]
@@ -44,7 +45,7 @@ class PooledHead(nn.Module):
         super().__init__()
         self.last = nn.Linear(channels, biases)
 
-    def forward(self, z: Tensor) -> list[Tensor]:
+    def forward(self, z: Float[Tensor, "b channels *grid"]) -> list[Float[Tensor, "b biases"]]:
         """One (B, biases) tensor of logits. z: (B, channels, h, w) or (B, channels)."""
         return [self.last(z.mean((2, 3)) if z.dim() == 4 else z)]
 
@@ -58,14 +59,14 @@ def bias_predictor(task: Task, tap_shape: tuple[int, ...]) -> DenseHeads | Poole
     return PooledHead(tap_shape[0], task.biases)
 
 
-def bias_loss(logits: list[Tensor], batch: Batch) -> Tensor:
+def bias_loss(logits: list[Float[Tensor, "b k *grid"]], batch: Batch) -> Float[Tensor, ""]:
     """Cross-entropy of h with the bias labels, summed over heads, averaged over the pixels that are not ignored."""
     targets = bias_targets(logits, batch)
     losses = [_mean_cross_entropy(wide(head), target) for head, target in zip(logits, targets, strict=True)]
     return torch.stack(losses).sum()
 
 
-def bias_targets(logits: list[Tensor], batch: Batch) -> list[Tensor]:
+def bias_targets(logits: list[Float[Tensor, "b k *grid"]], batch: Batch) -> list[Int[Tensor, " b *grid"]]:
     """The labels of each head: maps (B, h, w) for dense heads, (B,) for a pooled one."""
     if logits[0].dim() == 2:
         return [batch_bias(batch)]
@@ -77,18 +78,18 @@ def bias_targets(logits: list[Tensor], batch: Batch) -> list[Tensor]:
     return list(maps.unbind(1))
 
 
-def _mean_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+def _mean_cross_entropy(logits: Float[Tensor, "b k *grid"], target: Int[Tensor, " b *grid"]) -> Float[Tensor, ""]:
     """Mean over labels that are not ignored; 0 where all are, instead of 0 / 0."""
     total = F.cross_entropy(logits, target, reduction="sum", ignore_index=IGNORE_INDEX)
     return total / (target != IGNORE_INDEX).sum().clamp(min=1)
 
 
-def negative_entropy(logits: list[Tensor]) -> Tensor:
+def negative_entropy(logits: list[Float[Tensor, "b k *grid"]]) -> Float[Tensor, ""]:
     """sum_k p_k log p_k of h, averaged over heads, images and all pixels; at least -log K, there uniform."""
     log_p = [F.log_softmax(wide(head), 1) for head in logits]
     return torch.stack([(value.exp() * value).sum(1).mean() for value in log_p]).mean()
 
 
-def uniform_cross_entropy(logits: list[Tensor]) -> Tensor:
+def uniform_cross_entropy(logits: list[Float[Tensor, "b k *grid"]]) -> Float[Tensor, ""]:
     """-1/K sum_k log p_k of h, averaged over heads, images and pixels; at least log K, there uniform."""
     return torch.stack([-F.log_softmax(wide(head), 1).mean() for head in logits]).mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 TINY = 1e-8
@@ -24,21 +25,21 @@ class PerSampleEMA(nn.Module):
         self.register_buffer("value", torch.zeros(size))
         self.register_buffer("label", torch.full((size,), -1))  # of images seen so far
 
-    def update(self, losses: Tensor, label: Tensor, index: Tensor) -> None:
+    def update(self, losses: Float[Tensor, " b"], label: Int[Tensor, " b"], index: Int[Tensor, " b"]) -> None:
         """Take in the losses (B,) of the images with these labels (B,) and rows (B,)."""
         losses = losses.detach().to(self.value.dtype)
         averaged = torch.lerp(losses, self.value[index], self.alpha)
         self.value[index] = torch.where(self.label[index] < 0, losses, averaged)
         self.label[index] = label
 
-    def relative(self, label: Tensor, index: Tensor, classes: int) -> Tensor:
+    def relative(self, label: Int[Tensor, " b"], index: Int[Tensor, " b"], classes: int) -> Float[Tensor, " b"]:
         """(B,) in [0, 1]: the averages of these images, over the largest one of their class in the training split."""
         largest = torch.zeros(classes + 1, dtype=self.value.dtype, device=self.value.device)
         largest = largest.scatter_reduce(0, self.label + 1, self.value, "amax")  # those never seen share cell 0
         return self.value[index] / largest[label + 1].clamp(min=TINY)
 
 
-def relative_difficulty(biased: Tensor, debiased: Tensor) -> Tensor:
+def relative_difficulty(biased: Float[Tensor, " b"], debiased: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
     """LfF's weight of an image: loss of the biased network over the sum of both, each relative to its class. (B,)."""
     return biased / (biased + debiased + TINY)
 
@@ -56,7 +57,13 @@ class RelativeDifficulty(nn.Module):
         self.biased = PerSampleEMA(size, alpha)
         self.debiased = PerSampleEMA(size, alpha)
 
-    def forward(self, biased: Tensor, debiased: Tensor, label: Tensor, index: Tensor) -> Tensor:
+    def forward(
+        self,
+        biased: Float[Tensor, " b"],
+        debiased: Float[Tensor, " b"],
+        label: Int[Tensor, " b"],
+        index: Int[Tensor, " b"],
+    ) -> Float[Tensor, " b"]:
         """(B,): weights, without gradients, once the losses (B,) of both networks are taken in."""
         self.biased.update(biased, label, index)
         self.debiased.update(debiased, label, index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -19,7 +20,7 @@ class _Reverse(torch.autograd.Function):
         return -ctx.scale * grads[0], None
 
 
-def reverse_gradient(x: Tensor, scale: float) -> Tensor:
+def reverse_gradient(x: Float[Tensor, "*shape"], scale: float) -> Float[Tensor, "*shape"]:
     """``x`` unchanged; its gradient is multiplied by ``-scale``."""
     reversed_: Tensor = _Reverse.apply(x, scale)  # type: ignore[no-untyped-call]
     return reversed_

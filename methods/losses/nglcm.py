@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -23,7 +24,7 @@ class NGLCM(nn.Module):
         self.phi_a = nn.Parameter(levels * torch.rand(levels))
         self.phi_b = nn.Parameter(levels * torch.rand(levels))
 
-    def forward(self, gray: Tensor) -> Tensor:
+    def forward(self, gray: Float[Tensor, "b h w"]) -> Float[Tensor, "b levels levels"]:
         """(B, levels, levels). gray: (B, H, W), not negative."""
         a = gray_levels(gray, self.levels).flatten(1).unsqueeze(1)  # (B, 1, HW)
         b = a - F.pad(a[..., :-1], (1, 0))
@@ -32,7 +33,7 @@ class NGLCM(nn.Module):
         return above_a @ above_b.transpose(1, 2)
 
 
-def gray_levels(gray: Tensor, levels: int) -> Tensor:
+def gray_levels(gray: Float[Tensor, "b h w"], levels: int) -> Float[Tensor, "b h w"]:
     """Whole numbers 0 ... levels - 1, of which each image's brightest pixel is the last. gray: (B, H, W)."""
     brightest = gray.amax((1, 2), keepdim=True).clamp(min=torch.finfo(gray.dtype).tiny)
     return (gray / brightest * (levels - 1)).trunc()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def wide(x: Tensor) -> Tensor:
+def wide(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """``x`` in float32; float64 stays as it is."""
     return x if x.dtype == torch.float64 else x.float()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from .precision import full_precision, wide
@@ -11,7 +12,7 @@ SMALLEST = 1e-12
 """Of the squared norm that the ridge is a part of: with a basis of zeros nothing is taken away."""
 
 
-def project_out(x: Tensor, basis: Tensor) -> Tensor:
+def project_out(x: Float[Tensor, "b m"], basis: Float[Tensor, "b k"]) -> Float[Tensor, "b m"]:
     """(I - P) x, P the orthogonal projector on the columns of ``basis``; gradients reach both. x: (B, m).
 
     P = Q Q', Q the upper part of the orthonormal factor of [basis; sqrt(r) I], which makes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from debias_zoo.method import Backbone
@@ -19,7 +20,7 @@ class ReadoutBlock(nn.Module):
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         self.layers = nn.Sequential(first, nn.BatchNorm2d(width), nn.ReLU(inplace=True), second, nn.BatchNorm2d(width))
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Float[Tensor, "b channels h w"]) -> Float[Tensor, "b width h w"]:
         """(B, channels, h, w) -> (B, width, h, w)."""
         found: Tensor = self.layers(z)
         return F.relu(found + z if self.skip else found)

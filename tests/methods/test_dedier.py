@@ -10,6 +10,7 @@ import torch
 from replicas import (
     CLASSES,
     SIDE,
+    LabelView,
     assert_same_gradients,
     gradients,
     lnl_net,
@@ -42,15 +43,15 @@ def make_student(cls: type[DeDiER] = DeDiER, backbone: str = "lnl_convnet", **co
     return cls(factory, make_task(sees_bias=False), cls.Config(**config)).double().train()
 
 
-class Images:
+class Images(LabelView):
     """Forty-five images in batches of nine."""
-
-    labels = torch.arange(45) % CLASSES
-    biases = None
 
     def batches(self, size: int, every: int = 1) -> Iterator[Batch]:
         for k in range(5):
             yield replace(make_batch(9, seed=k), index=torch.arange(9 * k, 9 * k + 9))
+
+
+IMAGES = Images(torch.arange(45) % CLASSES, None)
 
 
 def softmax(z: Tensor) -> Tensor:
@@ -162,20 +163,20 @@ def assert_weights_are_of_this_readout(method: Any, favoured: int) -> None:
         method.readout[-1].bias.copy_(2.0 * nn.functional.one_hot(torch.tensor(favoured), CLASSES))
     method.eval()
     w, expected = weights(method), []
-    for batch in Images().batches(9):
+    for batch in IMAGES.batches(9):
         _, z = lnl_net(w, batch.image, training=False)
         logits = readout_net(w, z, "readout.", depth=1, training=False)
         expected += [slow_weight(z, y, 0.5, 2.0) for z, y in zip(logits, batch.label, strict=True)]
     assert min(expected) == 1.0 < max(expected)
     with torch.no_grad():
-        method.end_epoch(READING, Images())
+        method.end_epoch(READING, IMAGES)
     torch.testing.assert_close(method.weight, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=0)
 
 
 def test_all_weights_are_taken_anew_after_a_readout_and_it_starts_over() -> None:
     method = make_student(tap=1, alpha=0.5, beta=2.0)
     initial = weights(method.readout)
-    method.end_epoch(STUDENT, Images())
+    method.end_epoch(STUDENT, IMAGES)
     assert method.weight.tolist() == [1.0] * 45
     for favoured in (0, 1, 2):
         assert_weights_are_of_this_readout(method, favoured)

@@ -13,6 +13,7 @@ from replicas import (
     assert_same_gradients,
     clock,
     cross_entropy,
+    label_view,
     lnl_net,
     make_batch,
     make_method,
@@ -201,7 +202,7 @@ def test_the_loss_is_cross_entropy() -> None:
 def finished(count: int = 60, **config: Any) -> Any:
     method = make_method("dfr", refits=2, **config).eval()
     with torch.no_grad():
-        method.finish(None, validation(count))
+        method.finish(label_view(), validation(count))
     return method
 
 
@@ -243,7 +244,7 @@ def test_a_constant_feature_is_not_scaled() -> None:
         [features(image)[:, 1:], torch.full((len(image), 1), 3.0).double()], 1
     )
     with torch.no_grad():
-        method.finish(None, validation())
+        method.finish(label_view(), validation())
         assert method.scale[-1] == 1.0
         assert method.mean[-1] == 3.0
         assert not method.weight[:, -1].any()
@@ -264,7 +265,7 @@ def test_a_network_that_diverged_is_refused() -> None:
     method = make_method("dfr").eval()
     method.net.features = lambda image: torch.full((len(image), 64), math.nan)
     with pytest.raises(DivergedError, match="features are not finite"):
-        method.finish(None, validation())
+        method.finish(label_view(), validation())
 
 
 def test_groups_are_those_that_are_there() -> None:
@@ -285,4 +286,4 @@ def test_a_validation_split_that_cannot_serve_is_refused(
 ) -> None:
     val = Validation(torch.tensor(labels), None if biases is None else torch.tensor(biases))
     with pytest.raises(ZooError, match=words):
-        make_method("dfr").finish(None, val)
+        make_method("dfr").finish(label_view(), val)

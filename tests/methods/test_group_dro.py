@@ -108,7 +108,7 @@ def test_q_is_uniform_over_groups_with_training_images() -> None:
     torch.testing.assert_close(method.log_q.exp(), held / 9.0)
     batch = make_batch(24)
     kept = held[batch.label * BIASES + batch.bias].nonzero().squeeze(1)  # type: ignore[operator]
-    fields = {name: getattr(batch, name)[kept] for name in ("image", "label", "bias", "index")}
+    fields = {name: getattr(batch, name)[kept] for name in ("image", "label", "bias", "bias_map", "index")}
     loss = method.double()("main", replace(batch, **fields), clock())["loss"]
     assert torch.isfinite(loss)
     assert torch.equal(method.log_q.exp() > 0, held)

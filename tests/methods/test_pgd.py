@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from replicas import (
+    LabelView,
     assert_same_gradients,
     biased_cross_entropy,
     clock,
@@ -34,14 +35,17 @@ def test_both_losses() -> None:
         assert_same_gradients(method, method(stage, batch, clock(stage))["loss"], replica, w, ("net.",))
 
 
-class View:
+class View(LabelView):
     """Three batches of eight images."""
 
-    def batches(self, size: int) -> Iterator[Batch]:
+    def batches(self, size: int, every: int = 1) -> Iterator[Batch]:
         for k in range(3):
             batch = make_batch(8, seed=k)
             batch.index.add_(8 * k)
             yield batch
+
+
+THREE = View(torch.zeros(24, dtype=torch.long), None)
 
 
 @pytest.mark.parametrize("norm", [2.0, 0.7])
@@ -49,16 +53,16 @@ def test_scores_are_norms_of_each_images_own_gradient(norm: float) -> None:
     method = make_method("pgd", norm=norm).eval()
     w = weights(method)
     expected = []
-    for batch in View().batches(8):
+    for batch in THREE.batches(8):
         logits, _ = lnl_net(w, batch.image, training=False)
         for z, y in zip(logits, batch.label, strict=True):
             (grad,) = torch.autograd.grad(cross_entropy(z[None], y[None]), w["net.model.fc.weight"], retain_graph=True)
             expected.append(float((grad.abs() ** norm).sum() ** (1 / norm)))
     biased, debiased = method.stages()
     with torch.no_grad():
-        method.start_stage(biased, View())
+        method.start_stage(biased, THREE)
         assert method.sampling() is None
-        method.start_stage(debiased, View())
+        method.start_stage(debiased, THREE)
     assert method.score[:24].tolist() == pytest.approx(expected, rel=1e-6)
     assert not method.score[24:].any()
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from replicas import clock, cross_entropy, make_batch, make_method, weights
+from replicas import LabelView, clock, cross_entropy, make_batch, make_method, weights
 from torch import Tensor
 
 from debias_zoo.engine import Engine
@@ -118,9 +118,7 @@ def test_without_its_outer_term_rebias_is_erm() -> None:
         assert torch.equal(value, nets[1][name]), name
 
 
-class _View:
-    labels = torch.zeros(8, dtype=torch.long)
-    biases = None
+class _View(LabelView):
     asked: list[int] = []
 
     def batches(self, size: int, every: int = 1) -> Iterator[Batch]:
@@ -131,17 +129,17 @@ class _View:
 def test_radii_are_the_medians_of_each_network() -> None:
     method = make_method("rebias", sigma_share=1.0).eval()
     with torch.no_grad():
-        method.start_stage(method.stages()[0], _View())
+        method.start_stage(method.stages()[0], _View(torch.zeros(8, dtype=torch.long), None))
         batch = make_batch(8, 0)
         assert method.sigma[0] == pytest.approx(float(median_sigma([method.net.features(batch.image)])), rel=1e-6)
         assert method.sigma[1] == pytest.approx(float(median_sigma([method.biased.features(batch.image)])), rel=1e-6)
     fixed = make_method("rebias", sigma=1.0)
-    fixed.start_stage(fixed.stages()[0], _View())
+    fixed.start_stage(fixed.stages()[0], _View(torch.zeros(8, dtype=torch.long), None))
     assert fixed.sigma.tolist() == [1.0, 1.0]
 
 
 def test_radii_are_estimated_on_images_from_all_over_the_split() -> None:
-    view = _View()
+    view = _View(torch.zeros(8, dtype=torch.long), None)
     with torch.no_grad():
         make_method("rebias", sigma_share=0.05).eval().end_epoch(clock(), view)
     assert view.asked[-1] == 1, "so few images are all needed"
