@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -29,7 +29,11 @@ PLAIN_SECONDS = 15.0
 ROOMY = 80
 """A live view of fewer columns has neither bars nor remaining times."""
 
+OTHER_LINES = 4
+"""Of a console beside those of the trials: the command, the line of all trials, what is printed."""
 
+
+@runtime_checkable
 class View(Protocol):
     """Shows events; a context manager."""
 
@@ -61,15 +65,26 @@ def summary(content: dict[str, Any]) -> str:
 
 
 class LiveView:
-    """A line a trial with stage, loss and accuracy; where there is room, a bar and the remaining time too."""
+    """A line a trial with stage, loss and accuracy, and one for all of them; where there is room, bars and times too.
+
+    Of more trials than the console has lines, only those that run have one.
+    """
 
     def __init__(self, console: Console, trials: list[Trial]) -> None:
-        names = {trial.identity: _short_name(trial, trials) for trial in trials}
-        self.progress = Progress(*_columns(console.width, max(map(len, names.values()))), console=console, expand=True)
-        self.tasks: dict[str, TaskID] = {
-            identity: self.progress.add_task(name, total=None, start=False, state="waiting")
-            for identity, name in names.items()
-        }
+        self.names = short_names(trials)
+        self.progress = Progress(
+            *_columns(console.width, max(map(len, [*self.names.values(), _counted(len(trials), len(trials))]))),
+            console=console,
+            expand=True,
+        )
+        self.shares = dict.fromkeys(self.names, 0.0)
+        self.ended: set[str] = set()
+        self.failed: set[str] = set()
+        self.whole = self.progress.add_task("", total=len(trials), visible=len(trials) > 1, state="")
+        self.only_running = len(trials) > max(console.height - OTHER_LINES, 1)
+        self.tasks: dict[str, TaskID] = {}
+        for identity in self.names if not self.only_running else ():
+            self._task(identity)
 
     def __enter__(self) -> LiveView:
         self.progress.start()
@@ -81,24 +96,53 @@ class LiveView:
         self.progress.stop()
 
     def show(self, event: Event) -> None:
-        task = self.tasks[event.trial.identity]
+        identity = event.trial.identity
+        task = self._task(identity)
         if event.kind == "started":
             self.progress.start_task(task)
             self.progress.update(task, state="starting")
         elif event.kind == "progress":
-            content = event.content
-            state = summary(content)
-            self.progress.update(task, completed=content["done"], total=content["total"], state=state)
+            done, total = event.content["done"], event.content["total"]
+            self.shares[identity] = done / max(total, 1)
+            self.progress.update(task, completed=done, total=total, state=summary(event.content))
         elif event.kind == "warning":
             self.progress.console.print(f"warning: {event.content['text']}", markup=False, highlight=False)
         elif event.kind == "done":
-            total = self.progress.tasks[task].total or 1
+            total = self.progress.tasks[self.progress.task_ids.index(task)].total or 1
             self.progress.update(task, completed=total, total=total, state="done")
         else:
             self.progress.stop_task(task)
             self.progress.update(task, state="failed")
-            text = f"{self.progress.tasks[task].description}: failed: {event.content['error']}"
+            self.failed.add(identity)
+            text = f"{self.names[identity]}: failed: {event.content['error']}"
             self.progress.console.print(text, markup=False, highlight=False)
+        if event.kind in {"done", "failed"}:
+            self.ended.add(identity)
+            self.shares[identity] = 1.0
+            if self.only_running:
+                self.progress.remove_task(self.tasks.pop(identity))
+        self._count()
+
+    def _task(self, identity: str) -> TaskID:
+        """The line of a trial."""
+        if identity not in self.tasks:
+            self.tasks[identity] = self.progress.add_task(
+                self.names[identity], total=None, start=False, state="waiting"
+            )
+        return self.tasks[identity]
+
+    def _count(self) -> None:
+        """Renew the line of all trials."""
+        self.progress.update(
+            self.whole,
+            description=_counted(len(self.ended), len(self.names)),
+            completed=sum(self.shares.values()),
+            state=f"{len(self.failed)} failed" if self.failed else "",
+        )
+
+
+def _counted(ended: int, trials: int) -> str:
+    return f"{ended} of {trials} trials"
 
 
 def _columns(width: int, longest: int) -> list[ProgressColumn]:
@@ -119,7 +163,7 @@ class PlainView:
 
     def __init__(self, console: Console, trials: list[Trial]) -> None:
         self.console = console
-        self.names = {trial.identity: full_name(trial, trials) for trial in trials}
+        self.names = full_names(trials)
         self.last: dict[str, float] = {}
 
     def __enter__(self) -> PlainView:
@@ -150,22 +194,38 @@ class PlainView:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def full_name(trial: Trial, trials: Sequence[Trial]) -> str:
-    """Method, data set and seed, with the parameters of the data and the backbone in which the trials differ."""
-    return " ".join([trial.label, *_varied(trial, trials)])
+def full_names(trials: Sequence[Trial]) -> dict[str, str]:
+    """By identity: method, data set and seed, with the parameters of the data and the backbone in which they differ."""
+    varied = _varied(trials)
+    return {trial.identity: " ".join([trial.label, *varied(trial)]) for trial in trials}
 
 
-def _short_name(trial: Trial, trials: Sequence[Trial]) -> str:
-    """A short name; what all trials share is left out."""
-    name = trial.method
-    if len({other.dataset for other in trials}) > 1:
-        name += f" {trial.dataset}"
-    if len({other.seed for other in trials}) > 1:
-        name += f" #{trial.seed}"
-    return " ".join([name, *_varied(trial, trials)])
+def short_names(trials: Sequence[Trial]) -> dict[str, str]:
+    """By identity: a short name; what all trials share is left out."""
+    varied = _varied(trials)
+    datasets, seeds = ({getattr(trial, key) for trial in trials} for key in ("dataset", "seed"))
+
+    def name(trial: Trial) -> str:
+        of_data = [trial.dataset] if len(datasets) > 1 else []
+        of_seed = [f"#{trial.seed}"] if len(seeds) > 1 else []
+        return " ".join([trial.method, *of_data, *of_seed, *varied(trial)])
+
+    return {trial.identity: name(trial) for trial in trials}
 
 
-def _varied(trial: Trial, trials: Sequence[Trial]) -> list[str]:
-    keys = [key for key in trial.params if len({str(other.params.get(key)) for other in trials}) > 1]
-    backbones = {other.backbone for other in trials if other.method == trial.method}
-    return [*[f"{key}={trial.params[key]}" for key in keys], *([trial.backbone] if len(backbones) > 1 else [])]
+def _varied(trials: Sequence[Trial]) -> Callable[[Trial], list[str]]:
+    """What of a trial's data and backbone tells it from the other trials."""
+    values: dict[str, set[str]] = {}
+    backbones: dict[str, set[str]] = {}
+    for trial in trials:
+        backbones.setdefault(trial.method, set()).add(trial.backbone)
+        for key in trial.params:
+            values.setdefault(key, set())
+    for key, found in values.items():
+        found |= {str(trial.params.get(key)) for trial in trials}
+
+    def of(trial: Trial) -> list[str]:
+        params = [f"{key}={value}" for key, value in trial.params.items() if len(values[key]) > 1]
+        return params + [trial.backbone] * (len(backbones[trial.method]) > 1)
+
+    return of

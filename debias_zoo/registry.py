@@ -89,6 +89,12 @@ def name_files(paths: Iterable[Path]) -> None:
     entries.cache_clear()
 
 
+def look_again() -> None:
+    """Forget what is registered: something was installed since, or can no longer be imported."""
+    _installed.cache_clear()
+    entries.cache_clear()
+
+
 def load_method(name: str) -> type[Method]:
     """The class of a method; raises a ZooError with near names, or with what went wrong at its import."""
     return cast("type[Method]", _load("method", name))
@@ -185,7 +191,13 @@ def _contested(kind: str, name: str, claims: list[Entry]) -> Entry:
     return Entry(kind, name, "", ", ".join(found.origin for found in claims), {}, error)
 
 
-def _installed(kind: str) -> Iterator[Entry]:
+@lru_cache(maxsize=len(GROUPS))
+def _installed(kind: str) -> tuple[Entry, ...]:
+    """What entry points add to a kind; they are read once, since that takes longer than a small trial."""
+    return tuple(_of_points(kind))
+
+
+def _of_points(kind: str) -> Iterator[Entry]:
     for point, origin in _points(GROUPS[kind]):
         module, _, attribute = point.value.partition(":")
         try:

@@ -23,7 +23,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "Data": ("data", "preview"),
     "Look inside": ("explain", "gradcam", "heatsheet", "maps", "probes"),
     "Checks": ("testing/*",),
-    "Grid": ("grid", "gridfile", "feasibility", "recipes"),
+    "Grid": ("grid", "gridfile", "feasibility", "recipes", "yaml_files"),
     "Executors": ("executor_*", "remote", "slots", "worker"),
     "One trial": (
         "assembly",
