@@ -41,6 +41,7 @@ def run(
     data_root: str | Path | None = None,
     weights: str | Path | None = None,
     pretrained: bool = False,
+    normalize: str = "",
     skip_corrupt: bool = False,
     track: Names = (),
     executor: str = "local",
@@ -75,6 +76,7 @@ def run(
         data_root: where downloaded data lie; None: ``$DEBIAS_ZOO_DATA``.
         weights: a state dict that the backbone starts from.
         pretrained: whether it starts from timm's pretrained weights.
+        normalize: of pixels, in the place of the recipe's: ``none``, ``half``, ``bytes``, ``cifar`` or ``imagenet``.
         skip_corrupt: leave out images that cannot be decoded.
         track: names of trackers.
         executor: ``local``, ``ray``, ``slurm`` or a plugin's.
@@ -112,6 +114,7 @@ def run(
         root=None if not root else Path(root),
         weights=None if weights is None else Path(weights),
         pretrained=pretrained,
+        normalize=normalize,
         skip_corrupt=skip_corrupt,
         track=listed(track),
         recipes=_paths(recipe),

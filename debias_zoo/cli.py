@@ -61,6 +61,12 @@ def cli() -> None:
 @click.option(
     "--set", "sets", multiple=True, metavar="METHOD.KEY=JSON", help="A setting, or METHOD.STAGE.KEY / METHOD.train.KEY."
 )
+@click.option(
+    "--normalize",
+    default="",
+    metavar="NAME",
+    help="Pixels before the backbone, instead of the recipe's: none, half, bytes, cifar or imagenet.",
+)
 @click.option("--threads", default="auto", show_default=True, help="Threads of each trial, or auto.")
 @click.option("--per-gpu", type=click.IntRange(1), help="Trials that share a GPU.  [default: 1]")
 @click.option(
@@ -104,6 +110,7 @@ def cli() -> None:
     help="Train so many seeds as one program where the method allows it. Numbers differ in last digits.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the trials, their number and the expected time; train nothing.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: a list of objects.")
 @click.pass_context
 @mendable
 def run(context: click.Context, grid: Path | None, **options: Any) -> None:

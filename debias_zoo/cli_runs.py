@@ -75,13 +75,14 @@ def show(names: tuple[str, ...], out: Path) -> None:
 @runs.command()
 @_NAMES
 @_OUT
+@click.option("--json", "as_json", is_flag=True, help="A list.")
 @mendable
-def where(names: tuple[str, ...], out: Path) -> None:
+def where(names: tuple[str, ...], out: Path, as_json: bool) -> None:
     """The folders of trials, one a line."""
     from .inventory import find
 
-    for one in find(out, names):
-        click.echo(str(one.path))
+    paths = [str(one.path) for one in find(out, names)]
+    click.echo(json.dumps(paths, indent=1) if as_json else "\n".join(paths))
 
 
 @runs.command()

@@ -20,7 +20,7 @@ from .estimate import expected_seconds, makespan
 from .executors import Executor, Setup, pick_executor
 from .grid import Grid, Request, build_grid, parse_set
 from .interrupts import terminable, until_stopped
-from .progress import full_name, make_view
+from .progress import full_names, make_view
 from .recipes import read_recipe
 from .reports.table import build_table
 from .reports.terminal import render_rich
@@ -49,7 +49,10 @@ class Comparison:
 
 def drive(console: Console | None = None, **options: Any) -> int:
     """Run a comparison as the options of ``debias-zoo run`` say, and show it; returns the exit code."""
-    shown = console or Console()
+    as_json = options.get("as_json", False)
+    if as_json and not options.get("dry_run"):
+        raise ZooError("--json goes with --dry-run; results are given by debias-zoo report --format json")
+    shown = console or Console(stderr=as_json)
 
     def run() -> int:
         found = compare(shown, **options)
@@ -76,9 +79,11 @@ def compare(
     root: Path | None,
     weights: Path | None = None,
     pretrained: bool = False,
+    normalize: str = "",
     skip_corrupt: bool = False,
     track: Sequence[str] = (),
     dry_run: bool = False,
+    as_json: bool = False,
     recipes: Sequence[Path] = (),
     threads: str = "auto",
     per_gpu: int | None = None,
@@ -93,7 +98,9 @@ def compare(
     Raises:
         ZooError: something was asked for that cannot be done; a trial that fails is a problem of the comparison.
     """
-    runs_on = pick_executor(executor, {"address": address, "slurm": slurm, "stack-seeds": stack > 1})
+    runs_on = pick_executor(
+        executor, {"address": address, "per-gpu": per_gpu, "slurm": slurm, "stack-seeds": stack > 1}
+    )
     if stack > 1 and compiling != "off":
         raise ZooError("--stack-seeds batches what --compile would compile: give one of them")
     device = device if runs_on.remote and device.startswith("cuda") else pick_device(device)
@@ -108,6 +115,7 @@ def compare(
         precision=pick_precision(device, precision),
         root=root,
         weights=initial(weights, pretrained),
+        normalize=normalize,
         skip_corrupt=skip_corrupt,
         chosen=[read_recipe(path) for path in recipes],
     )
@@ -120,8 +128,8 @@ def compare(
     setup = Setup(
         out, slots, each, device, root, tuple(trackers), spread, per_gpu or 1, address, parameters, compiling, stack
     )
-    errors = _run_missing(console, request, grid, setup, runs_on, jobs == "auto", dry_run)
-    return _comparison(grid, out, errors)
+    errors = _run_missing(console, request, grid, setup, runs_on, jobs == "auto", dry_run, as_json)
+    return _comparison(grid, out, errors, aside=not dry_run)
 
 
 def _run_missing(
@@ -132,13 +140,14 @@ def _run_missing(
     runs_on: type[Executor],
     choose_slots: bool,
     dry_run: bool,
+    as_json: bool,
 ) -> dict[str, str]:
     """Run what is not finished of the grid, or only list it; the errors of those that failed, by identity."""
     if not dry_run:
         check_writable(setup.out)
     for warning in dict.fromkeys(grid.warnings):
         say(console, f"warning: {warning}")
-    todo = unfinished(grid, setup.out, console)
+    todo = unfinished(grid, setup.out, console, aside=not dry_run)
     if not dry_run:
         _restate(grid, setup.out)
     errors: dict[str, str] = {}
@@ -151,22 +160,22 @@ def _run_missing(
             seconds = expected_seconds(todo, setup.out, setup.root, setup.device, setup.threads)
         # of one seed, the longest first: the last worker is not left alone with a long one
         todo.sort(key=lambda trial: (_rank(request, trial), -seconds.get(trial.identity, 0.0)))
-        _announce(console, request, grid, todo, [seconds[t.identity] for t in todo if seconds], setup, runs_on)
+        _announce(console, request, grid, todo, seconds, setup, runs_on)
         if not dry_run:
             errors = execute(console, todo, runs_on(setup))
     if dry_run:
-        _list(console, grid, todo, seconds)
+        _list(console, grid, todo, seconds, as_json)
     return errors
 
 
-def _comparison(grid: Grid, out: Path, errors: Mapping[str, str]) -> Comparison:
+def _comparison(grid: Grid, out: Path, errors: Mapping[str, str], aside: bool) -> Comparison:
     asked = [grid.trials[identity] for identity in grid.asked]
-    found = [(Folder(out / trial.folder).result(), out / trial.folder) for trial in asked]
-    every = list(grid.trials.values())
+    found = [(Folder(out / trial.folder).result(aside), out / trial.folder) for trial in asked]
+    every = full_names(list(grid.trials.values()))
     return Comparison(
         runs=[Run(result, path) for result, path in found if result is not None],
         methods=list(dict.fromkeys(trial.method for trial in asked)),
-        problems=[f"{full_name(grid.trials[key], every)}: failed: {text}" for key, text in errors.items()],
+        problems=[f"{every[key]}: failed: {text}" for key, text in errors.items()],
     )
 
 
@@ -182,7 +191,7 @@ def parse_seeds(count: int | None, listed: str | None) -> list[int]:
     if count is not None and listed is not None:
         raise ZooError("--seeds says how many seeds, --seed which: give one of them")
     if listed is None:
-        return list(range(count or 1))
+        return list(range(1 if count is None else count))
     try:
         seeds = [int(piece) for piece in listed.split(",")]
     except ValueError:
@@ -207,22 +216,26 @@ def _rank(request: Request, trial: Trial) -> tuple[int, int]:
     return (int(asked), request.seeds.index(trial.seed) if trial.seed in request.seeds else 0)
 
 
-def unfinished(grid: Grid, out: Path, console: Console) -> list[Trial]:
-    """The trials without a result below ``out``; a ZooError where one needs a network that is lost."""
+def unfinished(grid: Grid, out: Path, console: Console, aside: bool = True) -> list[Trial]:
+    """The trials without a result below ``out``; a ZooError where one needs a network that is lost.
+
+    ``aside``: of damaged results, as in ``Folder.result``.
+    """
 
     def warn(text: str) -> None:
         say(console, f"warning: {text}")
 
-    todo = [trial for trial in grid.trials.values() if Folder(out / trial.folder, warn).result() is None]
-    for trial in todo:
+    folders = {key: Folder(out / trial.folder, warn) for key, trial in grid.trials.items()}
+    todo = {key: trial for key, trial in grid.trials.items() if folders[key].result(aside) is None}
+    for trial in todo.values():
         for needed in trial.needs.values():
             folder = out / needed.folder
-            if needed not in todo and not (folder / "model.safetensors").exists():
+            if needed.identity not in todo and not (folder / "model.safetensors").exists():
                 raise ZooError(
                     f"{trial.method} needs the network of {needed.label}, whose result is there without it "
                     f"({folder}/model.safetensors is missing): delete that folder, or choose another --out"
                 )
-    return todo
+    return list(todo.values())
 
 
 def _restate(grid: Grid, out: Path) -> None:
@@ -240,7 +253,7 @@ def _announce(
     request: Request,
     grid: Grid,
     todo: list[Trial],
-    seconds: list[float],
+    seconds: Mapping[str, float],
     setup: Setup,
     runs_on: type[Executor],
 ) -> None:
@@ -258,7 +271,9 @@ def _announce(
     differing = dict.fromkeys((trial.method, trial.deviations) for trial in todo if trial.deviations)
     for method, deviations in differing:
         say(console, f"{method}: differs from its paper: {'; '.join(deviations)}")
-    expected = f"expected to take about {duration(makespan(seconds, setup.slots))}; " if seconds else ""
+    times = [seconds[trial.identity] for trial in todo if trial.identity in seconds]
+    unknown = f", without {len(todo) - len(times)} that cannot be timed yet" if len(times) < len(todo) else ""
+    expected = f"expected to take about {duration(makespan(times, setup.slots))}{unknown}; " if times else ""
     say(console, f"{expected}results go to {setup.out}/")
 
 
@@ -266,14 +281,26 @@ def _where(setup: Setup, runs_on: type[Executor]) -> str:
     return f"up to {setup.slots} at a time by {runs_on.name}" if runs_on.remote else f"{setup.slots} at a time"
 
 
-def _list(console: Console, grid: Grid, todo: list[Trial], seconds: dict[str, float]) -> None:
+def _list(console: Console, grid: Grid, todo: list[Trial], seconds: Mapping[str, float], as_json: bool) -> None:
     """The trials in the order they would run, with the seconds each is expected to take; then the finished ones."""
-    every = list(grid.trials.values())
-    for trial in todo:
-        say(console, f"{duration(seconds.get(trial.identity, 0.0)):>12}  {full_name(trial, every)}  {trial.folder}")
-    for trial in every:
-        if trial not in todo:
-            say(console, f"{'finished':>12}  {full_name(trial, every)}  {trial.folder}")
+    missing = {trial.identity for trial in todo}
+    order = [*todo, *(trial for key, trial in grid.trials.items() if key not in missing)]
+    if as_json:
+        rows = [_row(trial, trial.identity in missing, seconds.get(trial.identity)) for trial in order]
+        print(json.dumps(rows, indent=1))
+        return
+    names = full_names(list(grid.trials.values()))
+    for trial in order:
+        expected = seconds.get(trial.identity)
+        known = "unknown" if expected is None else duration(expected)
+        time = known if trial.identity in missing else "finished"
+        say(console, f"{time:>12}  {names[trial.identity]}  {trial.folder}")
+
+
+def _row(trial: Trial, missing: bool, seconds: float | None) -> dict[str, Any]:
+    told = trial.model_dump(mode="json", include={"method", "dataset", "params", "seed", "protocol", "backbone"})
+    state = {"identity": trial.identity, "finished": not missing, "seconds": seconds}
+    return {**told, **state, "path": trial.folder, "command": trial.command()}
 
 
 def _named(dataset: str | Mapping[str, Any]) -> str:

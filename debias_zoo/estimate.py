@@ -11,6 +11,7 @@ import torch
 
 from .dataset import Split
 from .engine import DeviceSplit, Engine, predict_split
+from .layouts import seconds_of_steps
 from .method import Clock
 from .plans import StagePlan, plan_stages
 from .runner import load_splits, make_method
@@ -27,17 +28,21 @@ START_SECONDS = 5.0
 def expected_seconds(
     trials: Iterable[Trial], out: Path, root: Path | None, device: str, threads: int
 ) -> dict[str, float]:
-    """Seconds by identity, with a trial's share of threads; trials that differ in the seed alone are timed once."""
+    """Seconds by identity, with a trial's share of threads; trials that differ in the seed alone are timed once.
+
+    Without those that cannot be timed: their teacher is not trained yet, or something is wrong with them.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return _expected(trials, out, root, device)
+        with torch.random.fork_rng(devices=[]):
+            return _expected(trials, out, root, device)
     finally:
         torch.set_num_threads(before)
 
 
 def _expected(trials: Iterable[Trial], out: Path, root: Path | None, device: str) -> dict[str, float]:
-    seen: dict[str, float] = {}
+    seen: dict[str, float | None] = {}
     if out.exists():
         for result in read_results(out)[0]:
             if result.environment.get("device") == device:
@@ -53,8 +58,9 @@ def _expected(trials: Iterable[Trial], out: Path, root: Path | None, device: str
                     last = data, load_splits(trial, root)
                 seen[key] = _time(trial, out, *last[1], device)
             except Exception:  # the worker will tell what is wrong, on this trial alone
-                seen[key] = 0.0
-        found[trial.identity] = seen[key]
+                seen[key] = None
+        if (seconds := seen[key]) is not None:
+            found[trial.identity] = seconds
     return found
 
 
@@ -66,9 +72,9 @@ def makespan(seconds: list[float], slots: int) -> float:
     return max(free)
 
 
-def _time(trial: Trial, out: Path, train: Split, evals: dict[str, Split], device: str) -> float:
+def _time(trial: Trial, out: Path, train: Split, evals: dict[str, Split], device: str) -> float | None:
     if trial.needs:
-        return 0.0  # its teacher is not trained yet, so it cannot be built
+        return None  # its teacher is not trained yet, so it cannot be built
     method = make_method(trial, train, out)
     engine = Engine(method, device, trial.precision)
     split = engine.split(train, method.sees_bias)
@@ -90,10 +96,7 @@ def _stage_seconds(engine: Engine, plan: StagePlan, split: DeviceSplit) -> float
     engine.method.train()
     generator = torch.Generator(engine.device).manual_seed(0)
     rows = torch.arange(min(size, len(split)), device=engine.device)
-    started = 0.0
-    for k in range(WARM_UP + TIMED):
-        if k == WARM_UP:
-            started = time.perf_counter()
-        clock = Clock(plan.stage.name, 0, plan.epochs, k, plan.epochs * steps, plan.epochs * steps)
-        engine.step(split.batch(rows, generator), clock)
-    return (time.perf_counter() - started) / TIMED * steps * plan.epochs
+    clock = Clock(plan.stage.name, 0, plan.epochs, 0, plan.epochs * steps, plan.epochs * steps)
+    batch = split.batch(rows, generator)
+    seconds_of_steps(engine, batch, clock, WARM_UP)
+    return seconds_of_steps(engine, batch, clock, TIMED) / TIMED * steps * plan.epochs

@@ -41,7 +41,7 @@ class LocalExecutor(Executor):
     """
 
     name = "local"
-    takes = ("stack-seeds",)
+    takes = ("per-gpu", "stack-seeds")
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)

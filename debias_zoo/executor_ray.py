@@ -29,7 +29,7 @@ class RayExecutor(PollingExecutor):
     """
 
     name = "ray"
-    takes = ("address",)
+    takes = ("address", "per-gpu")
 
     def __init__(self, setup: Setup) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

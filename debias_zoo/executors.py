@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -78,7 +79,7 @@ class Executor:
 
     Attributes:
         remote: whether trials run on other machines: then this one's cores, memory and GPUs say nothing about them.
-        takes: which of the options "address", "slurm" and "stack-seeds" it reads.
+        takes: which of the options "address", "per-gpu", "slurm" and "stack-seeds" it reads.
     """
 
     name: ClassVar[str]
@@ -145,7 +146,7 @@ class Executor:
         if board.may_resume(trial):
             yield Event(trial, "warning", {"text": f"{error}; resuming it"})
             return
-        failed = Event(trial, "failed", {"error": f"{error}, twice"})
+        failed = Event(trial, "failed", {"error": f"{error}; it was begun twice"})
         with suppress(ZooError):  # the disk may be full: the error itself is reported
             Folder(self.setup.out / trial.folder).fail(failed.content["error"])
         board.note(failed)
@@ -167,13 +168,13 @@ class _Board:
 
         Who died in a stack is begun again by itself, so that it cannot take the others along twice.
         """
-        ready = [trial for trial in self.waiting if self._has_teachers(trial)]
-        first = ready[:1]
-        if not first or first[0].identity in self._attempts:
-            return first
-        alike = first[0].but_seed()
-        others = [t for t in ready[1:] if t.identity not in self._attempts and t.but_seed() == alike]
-        return [*first, *others[: most - 1]]
+        ready = (trial for trial in self.waiting if self._has_teachers(trial))
+        found = list(islice(ready, 1))
+        if not found or most == 1 or found[0].identity in self._attempts:
+            return found
+        alike = found[0].but_seed()
+        others = (t for t in ready if t.identity not in self._attempts and t.but_seed() == alike)
+        return [*found, *islice(others, most - 1)]
 
     def _has_teachers(self, trial: Trial) -> bool:
         return all(self._ended.get(t.identity, t.identity not in self._inside) for t in trial.needs.values())
@@ -200,6 +201,8 @@ class _Board:
 
     def give_up_orphans(self) -> Iterator[Event]:
         """End those whose teacher failed."""
+        if all(self._ended.values()):
+            return
         for trial in list(self.waiting):
             lost = [needed.label for needed in trial.needs.values() if self._ended.get(needed.identity) is False]
             if lost:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .assembly import dataset_of
+from .backbones import NORMALIZATIONS
 from .dataset import BiasDataset
 from .errors import ZooError, unknown
 from .feasibility import bias_warnings, check_classes, dry_run
@@ -32,6 +33,7 @@ class Request:
         backbones: several in place of ``backbone``.
         sets: (method, key or stage.key, value). precision: "fp32" or "bf16", decided.
         weights: initial weights of the backbone, as in ``weights.py``. skip_corrupt: leave out damaged images.
+        normalize: of ``NORMALIZATIONS``, in the place of the recipe's and the data set's; empty: theirs.
         chosen: settings that tuning chose; they replace those of recipes, and ``sets`` replace them.
     """
 
@@ -47,6 +49,7 @@ class Request:
     weights: str = ""
     skip_corrupt: bool = False
     chosen: Sequence[Chosen] = ()
+    normalize: str = ""
 
 
 @dataclass
@@ -75,6 +78,8 @@ def build_grid(request: Request) -> Grid:
     if not request.methods:
         raise ZooError("no method is named: --methods a,b")
     _check_sets(request)
+    if request.normalize and request.normalize not in NORMALIZATIONS:
+        raise unknown("normalisation", request.normalize, NORMALIZATIONS)
     datasets = [dataset for text in request.datasets for dataset in parse_datasets(text, request.skip_corrupt)]
     check_chosen(request.chosen, _all_methods(request), [dataset.name for dataset in datasets])
     for dataset in datasets:
@@ -167,7 +172,7 @@ def make_trial(
         backbone_options=options,
         weights=weights,
         weights_digest=digest(initial_weights(weights, backbone, card.image_shape, options)) if weights else "",
-        normalize=recipe.normalize or card.normalize,
+        normalize=request.normalize or recipe.normalize or card.normalize,
         precision=request.precision,
         config=checked.model_dump(mode="json"),
         settings=Settings(epochs=own_train.epochs).over(recipe.settings).over(base),
@@ -220,6 +225,8 @@ def _options(cls: type[Method], request: Request) -> Iterator[str]:
         yield f"--backbone {request.backbone}"
     if request.weights:
         yield "--pretrained" if request.weights == PRETRAINED else f"--weights {Path(request.weights).name}"
+    if request.normalize:
+        yield f"--normalize {request.normalize}"
     for method, key, value in request.sets:
         if method == cls.name:
             yield f"--set {method}.{key}={value if isinstance(value, str) else json.dumps(value)}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import fcntl
 import json
+import os
 import shutil
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,11 @@ from .errors import ZooError
 from .store import DamagedError, NewerError, read_result, trial_folders, why_failed
 from .trial import Result, Trial
 
-STATES = ("finished", "running", "stopped", "failed", "damaged")
-"""A stopped trial has a checkpoint or nothing yet, and its command goes on with it; no process holds it."""
+STATES = ("finished", "running", "stopped", "failed", "damaged", "newer", "unreadable")
+"""A stopped trial has a checkpoint or nothing yet, and its command goes on with it; no process holds it.
+
+A newer one was written by a later version of debias-zoo; an unreadable one cannot be opened here.
+"""
 
 
 @dataclass(frozen=True)
@@ -88,19 +93,28 @@ def remove(one: Stored) -> None:
 def _fits(one: Stored, out: Path, name: str) -> bool:
     trial = one.trial
     known = {trial.method, f"{trial.dataset}/{trial.method}"} if trial is not None else set()
-    paths = {str(one.path), str(one.path.relative_to(out))}
+    inside = name.rstrip("/") == str(one.path.relative_to(out))
     prefix = len(name) >= 4 and one.identity.startswith(name)
-    return name in known or name.rstrip("/") in paths or prefix
+    return name in known or inside or prefix or Path(name).resolve() == one.path.resolve()
 
 
 def _stored(folder: Path) -> Stored:
-    files = [path for path in folder.iterdir() if path.is_file()]
-    size = sum(path.stat().st_size for path in files)
-    last = max((path.stat().st_mtime for path in files), default=0.0)
+    files = list(_regular(folder))
+    size = sum(found.st_size for found in files)
+    last = max((found.st_mtime for found in files), default=0.0)
     changed = datetime.datetime.fromtimestamp(last, datetime.UTC).strftime("%Y-%m-%d %H:%M")
     state, result, reason = _state(folder)
     trial = result.trial if result is not None else _trial(folder)
     return Stored(folder, state, trial, result, reason, size, changed)
+
+
+def _regular(folder: Path) -> Iterator[os.stat_result]:
+    """What is known of its files; one that a process moves to its place meanwhile is not there."""
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            found = path.stat()
+            if stat.S_ISREG(found.st_mode):
+                yield found
 
 
 def _state(folder: Path) -> tuple[str, Result | None, str]:
@@ -108,8 +122,9 @@ def _state(folder: Path) -> tuple[str, Result | None, str]:
         return "finished", read_result(folder / "result.json"), ""
     except FileNotFoundError:
         pass
-    except (DamagedError, NewerError) as error:
-        return "damaged", None, str(error)
+    except ZooError as error:
+        kinds: dict[type[ZooError], str] = {DamagedError: "damaged", NewerError: "newer"}
+        return kinds.get(type(error), "unreadable"), None, str(error)
     if _held(folder):
         return "running", None, ""
     said = why_failed(folder)

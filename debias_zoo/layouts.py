@@ -139,7 +139,7 @@ def measure(make: Callable[[], Method], plan: StagePlan, images: Split, device: 
     with torch.random.fork_rng(devices=[]):
         for layout in candidates():
             engine = Engine(make(), device, precision, layout)
-            run = partial(_seconds, engine, *_prepared(engine, plan, images))
+            run = partial(seconds_of_steps, engine, *_prepared(engine, plan, images))
             begun = time.perf_counter()  # compilers run in processes of their own
             try:
                 run(WARM_UP)
@@ -163,7 +163,7 @@ def _prepared(engine: Engine, plan: StagePlan, images: Split) -> tuple[Batch, Cl
     return view.batch(rows, torch.Generator(engine.device).manual_seed(0)), clock
 
 
-def _seconds(engine: Engine, batch: Batch, clock: Clock, count: int) -> float:
+def seconds_of_steps(engine: Engine, batch: Batch, clock: Clock, count: int) -> float:
     """Of the processor where one thread of it does all, so that others on the machine hardly matter."""
     now = time.process_time if engine.device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     started = now()

@@ -21,11 +21,9 @@ from .protocol import ProtocolName, Settings
 from .registry import load_dataset, load_method
 from .store import write_text
 from .validated import validated
+from .yaml_files import read_mapping
 
 TunedOn = Literal["val", "val_unbiased"]
-
-LARGEST = 1_000_000
-"""Bytes of a recipe file; a larger one is none."""
 
 
 class RecipeFile(BaseModel):
@@ -114,7 +112,7 @@ class Chosen:
 
 def read_recipe(path: Path) -> Chosen:
     """The settings in a recipe file. Raises a ZooError that says what in it is wrong and what is allowed."""
-    found = validated(RecipeFile, _loaded(path), f"recipe {path}")
+    found = validated(RecipeFile, read_mapping(path, "recipe"), f"recipe {path}")
     cls = load_method(found.method)
     load_dataset(found.dataset)
     config = {key: value for key, value in found.settings.items() if "." not in key}
@@ -125,22 +123,6 @@ def read_recipe(path: Path) -> Chosen:
             validated(Settings, {name: value}, f"stage {stage!r} of method {found.method!r} in recipe {path}")
     made_with = {"protocol": found.protocol, "backbone": found.backbone, **found.params}
     return Chosen(found.method, found.dataset, found.settings, found.tuned_on, path, made_with)
-
-
-def _loaded(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, read as data alone."""
-    try:
-        if path.stat().st_size > LARGEST:
-            raise ZooError(f"recipe {path} has more than {LARGEST} bytes: it is no recipe file")
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ZooError(f"recipe {path} cannot be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        first = " ".join(str(error).split())
-        raise ZooError(f"recipe {path} is no YAML of plain values: {first}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ZooError(f"recipe {path} must hold KEY: value, as `debias-zoo tune` writes it")
-    return content
 
 
 def chosen_for(every: Sequence[Chosen], method: str, dataset: str) -> Chosen:

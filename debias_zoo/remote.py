@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +34,15 @@ def run_job(text: str) -> str:
     keep_freed_memory()
     torch.set_num_threads(job["threads"])
     last = ""
-    with ExitStack() as stack:
-        file = None
-        with suppress(OSError):  # the driver is gone, and its folder with it: the trial itself counts
-            file = stack.enter_context(Path(job["events"]).open("a", buffering=1))
 
-        def send(event: str, **content: Any) -> None:
-            nonlocal last
-            last = json.dumps({"event": event, **content})
-            if file is not None:
-                with suppress(OSError):
-                    file.write(last + "\n")
+    def send(event: str, **content: Any) -> None:
+        nonlocal last
+        last = json.dumps({"event": event, **content})
+        # the driver may be gone, and its folder with it, or the disk full: the trial itself counts
+        with suppress(OSError), Path(job["events"]).open("r+") as file:
+            file.seek(0, os.SEEK_END)
+            file.write(last + "\n")
 
-        send("started")
-        perform(job, send)
+    send("started")
+    perform(job, send)
     return last

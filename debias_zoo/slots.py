@@ -14,6 +14,8 @@ from .errors import ZooError
 from .runner import load_splits
 from .trial import Trial
 
+MOST_THREADS = 1024
+
 WORKER_BYTES = 2**30
 """Taken for a worker without its data: the interpreter, torch, a net and what training it holds."""
 
@@ -37,8 +39,8 @@ def share_out(
     """
     if not (jobs == "auto" or (jobs.isdecimal() and int(jobs) > 0)):
         raise ZooError(f"--jobs {jobs}: a whole number from 1, or auto")
-    if not (threads == "auto" or (threads.isdecimal() and int(threads) > 0)):
-        raise ZooError(f"--threads {threads}: a whole number from 1, or auto")
+    if not (threads == "auto" or (threads.isdecimal() and 0 < int(threads) <= MOST_THREADS)):
+        raise ZooError(f"--threads {threads}: a whole number from 1 to {MOST_THREADS}, or auto")
     if per_gpu is not None and not device.startswith("cuda"):
         raise ZooError(f"--per-gpu {per_gpu} shares a GPU, the device is {device}: leave it out, or say --device cuda")
     here = cores()

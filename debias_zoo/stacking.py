@@ -26,6 +26,7 @@ from .course import Course, Made, Step, after
 from .engine import Engine
 from .errors import ZooError
 from .method import Batch, Method, Update
+from .trial import STACKED
 
 TOLERANCE = 1e-4
 """How far a step in a stack may be from the same step alone: the norm of the difference over the norm.
@@ -106,7 +107,7 @@ class Stacker:
             return [step.make for step in steps]
         seeds = len(steps)
         for step in steps:
-            step.note(f"trained in one program with {seeds - 1} other seed{'s' * (seeds > 2)} (--stack-seeds)")
+            step.note(f"{STACKED} {seeds - 1} other seed{'s' * (seeds > 2)} (--stack-seeds)")
         return [lambda one=one: one for one in made]  # type: ignore[misc]
 
     def prove(self, steps: Sequence[Step]) -> Update:

@@ -14,11 +14,12 @@ import gc
 import io
 import json
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -49,14 +50,17 @@ class Folder:
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def result(self) -> Result | None:
-        """The finished result, or None; a damaged one is put aside and counts as unfinished."""
+    def result(self, aside: bool = True) -> Result | None:
+        """The finished result, or None; a damaged one counts as unfinished, and is put ``aside``, or only told of."""
         try:
             return read_result(self.path / "result.json")
         except FileNotFoundError:
             return None
         except DamagedError as error:
-            self.put_aside("result.json", str(error))
+            if aside:
+                self.put_aside("result.json", str(error))
+            else:
+                self.warn(f"{error}; the trial starts again")
             return None
 
     def put_aside(self, name: str, reason: str) -> None:
@@ -77,7 +81,13 @@ class Folder:
         if not path.exists():
             return None
         try:
-            return cast("dict[str, Any]", torch.load(path, map_location=device, weights_only=True))
+            with zipfile.ZipFile(path) as archive:  # torch compares no checksums
+                if archive.testzip() is not None:
+                    raise zipfile.BadZipFile
+            state = torch.load(path, map_location=device, weights_only=True)
+            if not isinstance(state, dict):
+                raise TypeError
+            return state
         except Exception as error:  # whatever a truncated archive makes torch raise
             self.put_aside("checkpoint.pt", f"cannot be read ({type(error).__name__})")
             return None

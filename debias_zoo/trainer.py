@@ -136,7 +136,7 @@ class Trainer:
 
     def course(self, state: Mapping[str, Any] | None = None) -> Course[Fit]:
         """The same, for whoever makes the steps."""
-        first = int(state["progress"]["stage"]) if state is not None else 0
+        first = self._stage_of(state) if state is not None else 0
         for k in range(first, len(self.plans)):
             yield from self._run_stage(k, state if k == first else None)
         return self._finish()
@@ -332,6 +332,15 @@ class Trainer:
                 "notes": list(self.notes),
             }
         )
+
+    def _stage_of(self, state: Mapping[str, Any]) -> int:
+        try:
+            stage = int(state["progress"]["stage"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnfitCheckpointError(f"the checkpoint does not fit: {type(error).__name__}: {error}") from error
+        if not 0 <= stage < len(self.plans):
+            raise UnfitCheckpointError(f"the checkpoint does not fit: it is in stage {stage} of {len(self.plans)}")
+        return stage
 
     def _load(self, state: Mapping[str, Any]) -> None:
         try:

@@ -22,6 +22,9 @@ PROBE_SCHEMA = 1
 Metrics = dict[str, dict[str, float | None]]
 """Split -> metric -> value."""
 
+STACKED = "trained in one program with"
+"""How the note of a result begins whose seed was trained together with others (``--stack-seeds``)."""
+
 COUNTS = frozenset({"n", "groups", "empty_groups", "worst_n", "worst_label", "worst_bias"})
 """What stands among the metrics and is no fraction."""
 
@@ -212,6 +215,12 @@ class Result(BaseModel):
     cost: dict[str, float]
     environment: dict[str, Any]
     notes: list[str] = []
+
+    @property
+    def program(self) -> str:
+        """What made the steps, as far as last digits depend on it: the layout, and whether seeds were stacked."""
+        stacked = any(note.startswith(STACKED) for note in self.notes)
+        return ", ".join(filter(None, [str(self.environment.get("layout", "")), "stacked seeds" * stacked]))
 
     @field_validator("metrics")
     @classmethod

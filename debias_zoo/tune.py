@@ -108,8 +108,11 @@ def best_of(tried: Sequence[Tried]) -> Tried | None:
     return max(finished, key=lambda one: (one.score or 0.0, -one.number)) if finished else None
 
 
-def run_study(search: Search, trials: int, execute: Execute) -> list[Tried]:
-    """The first ``trials`` trials of a study; those that the journal holds finished are not repeated."""
+def run_study(search: Search, trials: int, execute: Execute) -> tuple[list[Tried], int]:
+    """The first ``trials`` trials of a study, and how many are suggested together in it, as when it was begun.
+
+    Trials that the journal holds finished are not repeated.
+    """
     with _held(search.journal):
         study = _open(search)
         batch = int(study.user_attrs["batch"])
@@ -117,7 +120,7 @@ def run_study(search: Search, trials: int, execute: Execute) -> list[Tried]:
             start = first - first % batch
             numbers = range(first, min(start + batch, trials))
             _run_batch(search, study, numbers, execute)
-        return [_tried(search, study, number) for number in range(trials)]
+        return [_tried(search, study, number) for number in range(trials)], batch
 
 
 def _open(search: Search) -> optuna.Study:

@@ -168,14 +168,15 @@ def _searched(console: Console, search: Search, trials: int, executor: LocalExec
         say(console, f"  {key}: {text}; the recipe's own: {search.values.get(key, 'not one value')}")
     setup = executor.setup
     known = expected_seconds(search.own, setup.out, setup.root, setup.device, setup.threads)
-    expected = makespan([known[trial.identity] for trial in search.own] * trials, setup.slots)
-    say(console, f"from the first trial on about {duration(expected)}, as long as its settings leave the cost as it is")
+    if known:  # all of them, or none: they differ in the seed alone
+        expected = duration(makespan(list(known.values()) * trials, setup.slots))
+        say(console, f"from the first trial on about {expected}, as long as its settings leave the cost as it is")
 
     def run(grid: Grid) -> Mapping[str, str]:
         todo = unfinished(grid, search.out, console)
         return execute(console, todo, executor, keep=True) if todo else {}
 
-    tried = run_study(search, trials, run)
+    tried, batch = run_study(search, trials, run)
     best = best_of(tried)
     console.print(_table(search, tried, best))
     for one in tried:
@@ -185,7 +186,7 @@ def _searched(console: Console, search: Search, trials: int, executor: LocalExec
         say(console, f"no trial of {search.method} finished: there is nothing to choose")
         return False
     path = search.out / "tune" / f"{search.name}.yaml"
-    _recipe(search, tried, best).write(path)
+    _recipe(search, tried, best, batch).write(path)
     dataset = shlex.quote(str(search.request.datasets[0]))
     say(console, f"trial {best.number} is best; to use it:")
     say(console, f"debias-zoo run --methods {search.method} --dataset {dataset} --recipe {shlex.quote(str(path))}")
@@ -212,7 +213,7 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _recipe(search: Search, tried: Sequence[Tried], best: Tried) -> RecipeFile:
+def _recipe(search: Search, tried: Sequence[Tried], best: Tried, batch: int) -> RecipeFile:
     first = search.own[0]
     assert best.score is not None
     return RecipeFile(
@@ -232,14 +233,14 @@ def _recipe(search: Search, tried: Sequence[Tried], best: Tried) -> RecipeFile:
         trials=len(tried),
         failed=sum(one.score is None for one in tried),
         tuned_on=search.tuned_on,
-        command=_command(search, len(tried)),
+        command=_command(search, len(tried), batch),
         commit=best.about.get("commit", ""),
         date=best.about.get("date", ""),
     )
 
 
-def _command(search: Search, trials: int) -> str:
-    """The command line that searches the same again."""
+def _command(search: Search, trials: int, batch: int) -> str:
+    """The command line that searches the same again; ``batch`` trials are suggested together."""
     request = search.request
     words = ["debias-zoo", "tune", "--method", search.method, "--dataset", str(request.datasets[0])]
     words += ["--trials", str(trials), "--select", search.rule.name, "--search-seed", str(search.seed)]
@@ -249,7 +250,7 @@ def _command(search: Search, trials: int) -> str:
     for name, key, value in request.sets:
         words += ["--set", f"{name}.{key}={json.dumps(value)}"]
     words += ["--seed", ",".join(str(seed) for seed in request.seeds), "--protocol", request.protocol]
-    words += ["--precision", request.precision, "--jobs", str(search.batch * len(request.seeds))]
+    words += ["--precision", request.precision, "--jobs", str(batch * len(request.seeds))]
     words += ["--backbone", request.backbone] if request.backbone else []
     if request.weights:
         words += ["--pretrained"] if request.weights == PRETRAINED else ["--weights", Path(request.weights).name]

@@ -62,7 +62,8 @@ def perform(job: dict[str, Any], send: Callable[..., None]) -> None:
     from .stacking import together
     from .trial import Trial
 
-    trials = [Trial.model_validate(told) for told in job["trials"]]
+    # each holds the lock of its folder: taken in one order by all, no two programs wait for each other
+    trials = sorted((Trial.model_validate(told) for told in job["trials"]), key=lambda trial: trial.identity)
     root = Path(job["root"]) if job["root"] is not None else None
     name_files([Path(file) for file in job["plugins"]])  # the driver's user named them
     how = How(Path(job["out"]), job["device"], root, job["track"], job["compiling"])

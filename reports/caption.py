@@ -17,6 +17,8 @@ DAGGER, DOUBLE_DAGGER, SECTION = "†", "‡", "§"
 
 _METRIC_NAMES = {"unbiased": "unbiased accuracy"}
 
+_LAST_DIGITS = "with another memory format, compiled or stacked, last digits differ"
+
 _LONGEST_NAME = 30
 """Where method and setting have more characters, the setting goes into a note and does not widen the table."""
 
@@ -116,6 +118,7 @@ def conditions(rows: Sequence[Row]) -> list[str]:
         f"Protocol: {_by_method(rows, _protocol)}.",
         f"Backbone: {_by_method(rows, _backbone)}.",
         f"Precision: {_by_method(rows, lambda row: row.trial.precision)}.",
+        *_programs(rows),
         *_seeds(rows),
     ]
 
@@ -172,6 +175,22 @@ def _backbone(row: Row) -> str:
     options = ", ".join(f"{key}={value}" for key, value in row.trial.backbone_options.items())
     initial = f" from {PurePath(row.trial.weights).name} ({row.trial.weights_digest})" if row.trial.weights else ""
     return row.trial.backbone + (f" with {options}" if options else "") + initial
+
+
+def _programs(rows: Sequence[Row]) -> list[str]:
+    """What made the steps, where that differs on one backbone: then last digits differ too."""
+    layouts = {(row.trial.backbone, result.environment.get("layout")) for row in rows for result in row.results}
+    known = [backbone for backbone, layout in layouts if layout]
+    unusual = any(
+        set(result.program.split(", ")) & {"compiled", "stacked seeds"} for row in rows for result in row.results
+    )
+    if not unusual and len(known) == len(set(known)):
+        return []
+    return [f"Steps ({_LAST_DIGITS}): {_by_method(rows, _program)}."]
+
+
+def _program(row: Row) -> str:
+    return " or ".join(dict.fromkeys(result.program or "layout not recorded" for result in row.results))
 
 
 def _seeds(rows: Sequence[Row]) -> list[str]:

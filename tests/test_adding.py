@@ -72,6 +72,15 @@ def test_it_is_in_the_readme(checkout: Path) -> None:
     assert more == {f"| `added` | bias labels to train | yours, Its title, or Added, unpublished {_year()} |"}
 
 
+def test_it_has_a_page(checkout: Path) -> None:
+    page = (
+        "import sys; sys.path.insert(0, 'docs'); import catalogue; print(dict(catalogue.pages())['methods/added.md'])"
+    )
+    text = python(checkout, "-c", page, cwd=checkout)
+    assert "# added" in text
+    assert "balance" in text
+
+
 def _year() -> str:
     from datetime import UTC, datetime
 

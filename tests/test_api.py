@@ -74,7 +74,7 @@ def test_options_are_those_of_the_command_line() -> None:
     spelt = {"datasets": "dataset", "backbones": "backbone", "sets": "set", "seed_list": "seed", "recipes": "recipe"}
     spelt |= {"root": "data_root", "compiling": "compile", "stack": "stack_seeds"}
     options = {spelt.get(str(option.name), str(option.name)) for option in cli.commands["run"].params}
-    assert set(inspect.signature(run).parameters) - {"progress"} == options - {"grid", "dry_run"}
+    assert set(inspect.signature(run).parameters) - {"progress"} == options - {"grid", "dry_run", "as_json"}
     spelt = {"form": "format", "rules": "select", "runs": "", "output": ""}
     options = {spelt.get(str(option.name), str(option.name)) for option in cli.commands["report"].params}
     assert set(inspect.signature(Runs.report).parameters) - {"self"} == options - {"", "plugin"}

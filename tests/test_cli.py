@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -267,9 +268,9 @@ def broken_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         "class Broken:\n    name = 'broken'\n\nraise ImportError('no such library')\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    registry.entries.cache_clear()
+    registry.look_again()
     yield info
-    registry.entries.cache_clear()
+    registry.look_again()
 
 
 def test_a_plugin_that_raises_stops_nothing_else(broken_plugin: Path) -> None:
@@ -314,7 +315,7 @@ def test_workers_import_nothing_from_where_the_user_stands(tmp_path: Path) -> No
 
 def test_two_methods_of_one_name_are_an_error(broken_plugin: Path) -> None:
     (broken_plugin / "entry_points.txt").write_text("[debias_zoo.methods]\nlnl = broken_zoo:Broken\n")
-    registry.entries.cache_clear()
+    registry.look_again()
     both = "two methods are called 'lnl': debias_zoo.methods.lnl:LNL (debias-zoo) and broken_zoo:Broken (broken-zoo)"
     ended = invoke("run", "--methods", "lnl", "--dataset", "cmnist")
     assert ended.exit_code == 2
@@ -397,6 +398,31 @@ def test_views_show_every_event(terminal: bool) -> None:
     assert "it [broke]" in said
     if not terminal:
         assert "erm on cmnist, seed 0:  50%  main 1/2  main 0.500  val 0.250" in said
+
+
+def test_of_many_trials_only_those_that_run_have_a_line() -> None:
+    trials = list(build_grid(Request(["erm"], ["cmnist"], seeds=list(range(50)), protocol="quick")).trials.values())
+    console = Console(force_terminal=True, width=100, height=24, file=io.StringIO())
+    state = {"stage": "main", "epoch": 0, "epochs": 2, "done": 5, "total": 10, "loss": {}, "accuracy": {}}
+
+    def lines() -> list[str]:
+        shown = Console(width=100, file=io.StringIO())
+        shown.print(view.progress.make_tasks_table(view.progress.tasks))
+        assert isinstance(shown.file, io.StringIO)
+        return [line.split("  ")[0].strip() for line in shown.file.getvalue().splitlines()]
+
+    with LiveView(console, trials) as view:
+        for trial in trials[:3]:
+            view.show(Event(trial, "started"))
+        view.show(Event(trials[0], "progress", state))
+        view.show(Event(trials[1], "done"))
+        view.show(Event(trials[2], "failed", {"error": "it broke"}))
+        view.show(Event(trials[3], "started"))
+        assert lines() == ["2 of 50 trials", "erm #0", "erm #3"]
+        assert view.progress.tasks[0].completed == 2.5
+        assert view.progress.tasks[0].fields["state"] == "1 failed"
+    assert isinstance(console.file, io.StringIO)
+    assert "erm #2: failed: it broke" in console.file.getvalue()
 
 
 # --- data of files

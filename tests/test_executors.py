@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from debias_zoo import devices, executor_polling, executor_ray, executor_slurm, registry, shared, slots
+from debias_zoo import devices, executor_polling, executor_ray, executor_slurm, registry, remote, shared, slots, worker
 from debias_zoo.cli import cli
 from debias_zoo.driver import parse_slurm
 from debias_zoo.errors import ZooError
@@ -152,8 +154,8 @@ def test_who_dies_is_resumed_once_and_then_failed_with_the_reason_on_disk(
         (1, "done"),
     ]
     assert events[0].content["text"] == f"{alone.label}: it broke; resuming it"
-    assert events[1].content["error"] == f"{alone.label}: it broke, twice"
-    assert (folder / "error.txt").read_text() == f"{alone.label}: it broke, twice\n"
+    assert events[1].content["error"] == f"{alone.label}: it broke; it was begun twice"
+    assert (folder / "error.txt").read_text() == f"{alone.label}: it broke; it was begun twice\n"
 
 
 def test_it_is_closed_when_nobody_listens_any_more(family: tuple[Trial, Trial, Trial], tmp_path: Path) -> None:
@@ -214,9 +216,9 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (site / "faulty_methods.py").write_text(PLUGIN)
     monkeypatch.setenv("PYTHONPATH", str(site))
     monkeypatch.syspath_prepend(str(site))
-    registry.entries.cache_clear()
+    registry.look_again()
     yield
-    registry.entries.cache_clear()
+    registry.look_again()
 
 
 @pytest.mark.slow
@@ -228,7 +230,7 @@ def test_faults_cost_only_their_own_trials(faulty: None, tmp_path: Path) -> None
     assert ends.pop("erm").kind == "done"
     assert {name: event.kind for name, event in ends.items()} == dict.fromkeys(FAULTS, "failed")
     errors = {name: event.content["error"] for name, event in ends.items()}
-    assert errors["exits"] == "exits on cmnist, seed 0: its worker died (exit code 7), twice"
+    assert errors["exits"] == "exits on cmnist, seed 0: its worker died (exit code 7); it was begun twice"
     assert errors["crashes"].startswith("crashes on cmnist, seed 0: its worker died (signal 11)")
     assert "MemoryError: no room for a list" in errors["no_memory"]
     assert "CUDA out of memory. Tried to allocate 20.00 GiB" in errors["no_device_memory"]
@@ -326,7 +328,7 @@ def test_gpus_are_named_as_the_system_names_them(monkeypatch: pytest.MonkeyPatch
     assert devices.visible_gpus() == ()
 
 
-class Fake:
+class Fake(subprocess.Popen[str]):
     """A worker process that does not run."""
 
     started: list[dict[str, str]] = []
@@ -377,7 +379,9 @@ def test_each_slot_sees_its_own_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         (["--executor", "ray"], "--executor ray needs the package ray: pip install 'debias-zoo[ray]'"),
         (["--executor", "slurm"], "--executor slurm needs the package submitit: pip install 'debias-zoo[slurm]'"),
         (["--per-gpu", "2"], "--per-gpu 2 shares a GPU"),
-        (["--threads", "many"], "--threads many: a whole number from 1, or auto"),
+        (["--executor", "slurm", "--per-gpu", "2", "--device", "cuda"], "--executor slurm does not read --per-gpu"),
+        (["--threads", "many"], "--threads many: a whole number from 1 to 1024, or auto"),
+        (["--threads", "99999999"], "--threads 99999999: a whole number from 1 to 1024, or auto"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(
@@ -411,7 +415,29 @@ def test_executors_are_found_by_name() -> None:
     assert list(registry.entries("executor")) == ["local", "ray", "slurm"]
 
 
+def test_programs_that_hold_several_trials_take_them_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+    monkeypatch.setattr("debias_zoo.runner.trial_course", lambda trial, how, told: taken.append(trial.identity))
+    monkeypatch.setattr("debias_zoo.stacking.together", lambda courses, ended, warn: None)
+    several = [*trials("erm"), *trials("gray"), *trials("rebias")]
+    for given in (several, several[::-1]):
+        worker.perform(Setup(Path("out"), 1, 1).job(*given), lambda event, **content: None)
+    assert taken == 2 * sorted(trial.identity for trial in several)
+
+
 # --- trials heard of through files
+
+
+def test_a_job_whose_news_cannot_be_written_is_done_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("debias_zoo.worker.perform", lambda job, send: send("done"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    for events in ("/dev/full", str(tmp_path / "gone" / "x.jsonl")):
+        job = {"threads": 1, "cwd": os.getcwd(), "events": events}
+        assert json.loads(remote.run_job(json.dumps(job))) == {"event": "done"}
 
 
 class Mailed(executor_polling.PollingExecutor):

@@ -42,6 +42,14 @@ def test_every_combination_is_a_trial_and_seeds_come_first() -> None:
     assert grid.asked == list(grid.trials)
 
 
+def test_pixels_are_normalised_as_the_command_says() -> None:
+    trial = one(normalize="half")
+    assert (trial.normalize, trial.options) == ("half", ("--normalize half",))
+    assert trial.command().endswith("--normalize half")
+    with pytest.raises(ZooError, match="unknown normalisation 'hal'; did you mean 'half'"):
+        one(normalize="hal")
+
+
 def test_identity_changes_with_anything_that_changes_numbers() -> None:
     base = one()
     others = [
@@ -51,6 +59,7 @@ def test_identity_changes_with_anything_that_changes_numbers() -> None:
         one(protocol="standard"),
         one(backbone="resnet18"),
         one(precision="bf16"),
+        one(normalize="none"),
         one(sets=[("lnl", "scale", 0.2)]),
         one(sets=[("lnl", "train.lr", 0.5)]),
         one(sets=[("lnl", "unlearn.lr", 0.5)]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,25 @@ def test_every_state_is_told(out: Path) -> None:
     assert [one.reason for one in find(out, ["lnl"])] == ["MemoryError: no room", ""]
 
 
+def test_what_another_version_wrote_or_cannot_be_opened_is_not_damaged(out: Path) -> None:
+    (one,) = find(out, ["erm"])
+    file = one.path / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"schema_version": 99}))
+    (later,) = find(out, ["erm"])
+    assert (later.state, "upgrade debias-zoo" in later.reason) == ("newer", True)
+    file.unlink()
+    file.mkdir()
+    assert [found.state for found in find(out, ["erm"])] == ["unreadable"]
+    named = invoke("runs", "rm", "--failed", "--out", str(out), answer="n").output
+    assert str(one.path) not in named
+
+
+def test_a_store_may_be_written_while_it_is_listed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter([*iterdir(path), path / ".result.json.1.part"]))
+    assert len(stored(out)) == 4
+
+
 def test_a_trial_that_a_process_holds_is_running_and_is_kept(out: Path) -> None:
     (one,) = [one for one in stored(out) if one.state == "stopped"]
     with (one.path / ".lock").open("w") as file:
@@ -71,9 +91,12 @@ def test_listing(out: Path) -> None:
 
 def test_trials_are_found_by_whatever_names_them(out: Path) -> None:
     (erm,) = find(out, ["erm"])
-    for name in (erm.identity, erm.identity[:5], "cmnist/erm", str(erm.path), str(erm.path.relative_to(out)) + "/"):
+    spelled = os.path.relpath(erm.path)
+    inside = str(erm.path.relative_to(out)) + "/"
+    for name in (erm.identity, erm.identity[:5], "cmnist/erm", str(erm.path), inside, spelled):
         assert find(out, [name]) == [erm]
     assert invoke("runs", "where", "erm", "--out", str(out)).output == f"{erm.path}\n"
+    assert json.loads(invoke("runs", "where", "erm", "--out", str(out), "--json").output) == [str(erm.path)]
     with pytest.raises(ZooError, match="is called 'nothing'"):
         find(out, ["nothing"])
     with pytest.raises(ZooError, match="there is no folder"):

@@ -110,7 +110,7 @@ def test_auto_takes_what_takes_least_time(
         asked.append(engine.layout)
         return count * (1.0 if engine.layout.channels_last else 0.5)
 
-    monkeypatch.setattr(layouts, "_seconds", timed)
+    monkeypatch.setattr(layouts, "seconds_of_steps", timed)
     own = bench()
     assert pick_layout("auto", trial, own.build(), own.build, own.train, "cpu") == FIRST
     assert set(asked) == set(candidates())

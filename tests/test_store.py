@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +119,28 @@ def test_damaged_files_are_put_aside(trial: Trial, tmp_path: Path, monkeypatch: 
     assert "the trial starts again" in said[1]
 
 
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
+def test_a_checkpoint_in_which_a_bit_has_changed_is_put_aside(place: float, tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.save_checkpoint({"weights": torch.ones(1000)})
+    found = folder.checkpoint()
+    assert found is not None
+    assert found["weights"].sum() == 1000
+    content = bytearray((tmp_path / "checkpoint.pt").read_bytes())
+    start = content.index(torch.ones(1000).numpy().tobytes())
+    content[start + int(place * 4000)] ^= 1
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    assert folder.checkpoint() is None
+    assert (tmp_path / "checkpoint.pt.damaged").exists()
+
+
 def test_a_checkpoint_is_no_pickle(trial: Trial, tmp_path: Path) -> None:
     folder = Folder(tmp_path / "t")
     folder.path.mkdir()
-    torch.save({"x": Path("code")}, folder.path / "checkpoint.pt")
-    assert folder.checkpoint() is None
-    assert (folder.path / "checkpoint.pt.damaged").exists()
+    for content in ({"x": Path("code")}, [3]):
+        torch.save(content, folder.path / "checkpoint.pt")
+        assert folder.checkpoint() is None
+        assert (folder.path / "checkpoint.pt.damaged").exists()
 
 
 def test_a_diverging_trial_fails_with_its_step(tmp_path: Path) -> None:
@@ -156,7 +173,16 @@ def test_results_of_other_configurations_and_later_schemas_are_not_read(trial: T
     assert path.exists(), "the result of a later version was put aside"
 
 
-@pytest.mark.parametrize("change", ["another device", "another version", "another method"])
+CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "another device": lambda state: state | {"device": "cuda"},
+    "another version": lambda state: {key: value for key, value in state.items() if key != "notes"},
+    "another method": lambda state: state | {"engine": {**state["engine"], "method": {}}},
+    "another stage": lambda state: state | {"progress": {**state["progress"], "stage": 7}},
+    "no progress": lambda state: state | {"progress": 3},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_checkpoint_that_does_not_fit_is_put_aside(
     change: str, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,13 +193,7 @@ def test_a_checkpoint_that_does_not_fit_is_put_aside(
     monkeypatch.undo()
     path = tmp_path / "cut" / trial.folder / "checkpoint.pt"
     state = torch.load(path, weights_only=True)
-    if change == "another device":
-        state["device"] = "cuda"
-    elif change == "another version":
-        del state["notes"]
-    else:
-        state["engine"]["method"].popitem()
-    torch.save(state, path)
+    torch.save(CHANGES[change](state), path)
     said: list[str] = []
     run_trial(trial, tmp_path / "cut", warn=said.append)
     assert "the checkpoint does not fit" in said[0]

@@ -21,6 +21,7 @@ from debias_zoo import driver, registry, tune_driver
 from debias_zoo.arrays import from_arrays
 from debias_zoo.cli import cli
 from debias_zoo.errors import ZooError
+from debias_zoo.executor_local import LocalExecutor
 from debias_zoo.executors import Event, Setup
 from debias_zoo.method import Method, setting
 from debias_zoo.methods.erm import ERM
@@ -53,7 +54,7 @@ class Fragile(ERM):
         return {"loss": found["loss"] * (float("nan") if self.config.breaks else self.config.scale)}
 
 
-class Here:
+class Here(LocalExecutor):
     """An executor that runs trials in this process; ``dies_at``: of which trial, counted from 0, Ctrl-C is pressed."""
 
     name, remote = "here", False
@@ -162,6 +163,9 @@ def test_a_study_is_repeated_bit_for_bit_and_goes_on_after_an_interruption(
     assert (again.exit_code, here.ran, "best" in again.output) == (0, [], True)
     assert tune(made, second, "--trials", "6", *asked[2:], method=method).exit_code == 0
     assert (len(here.ran), studied(second)[:5]) == (2, studied(first))
+    kept = recipe_of(second, method)[0].read_text()
+    assert tune(made, second, "--trials", "6", *asked[2:], "--jobs", "4", method=method).exit_code == 0
+    assert recipe_of(second, method)[0].read_text() == kept, "its command is not that of the study"
     other = tmp_path / "other"
     assert tune(made, other, *asked, "--search-seed", "1", method=method).exit_code == 0
     assert studied(other)[1] != studied(first)[1]

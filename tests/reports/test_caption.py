@@ -6,7 +6,7 @@ from made_results import SEES_BIAS, make_result, make_seeds, paper_table
 
 from debias_zoo.reports.caption import Notes, caption
 from debias_zoo.reports.table import build_table
-from debias_zoo.trial import Result, Supervision
+from debias_zoo.trial import STACKED, Result, Supervision
 
 
 def said(results: list[Result]) -> str:
@@ -54,6 +54,26 @@ def test_backbone_precision_protocol_and_limits_are_told_by_method() -> None:
     assert "Protocol: quick, at most 2048 training and 1000 evaluation images for erm; standard for rebias." in text
     assert "Backbone: lnl_convnet for erm; simple_convnet with kernel=7 for rebias." in text
     assert "Precision: bf16 for erm; fp32 for rebias." in text
+
+
+def made_by(results: list[Result], layout: str, *notes: str) -> list[Result]:
+    return [r.model_copy(update={"environment": {"layout": layout}, "notes": list(notes)}) for r in results]
+
+
+def test_other_programs_than_the_usual_ones_are_told_by_method() -> None:
+    usual = made_by(make_seeds("erm", [0.4, 0.5]), "channels last")
+    older = make_seeds("gray", [0.4, 0.5])
+    assert "Steps" not in said([*usual, *older])
+    assert "Steps" not in said([*usual, *made_by(make_seeds("jtt", [0.4, 0.5], backbone="mlp"), "contiguous")])
+    told = "Steps (with another memory format, compiled or stacked, last digits differ): "
+    compiled = made_by(make_seeds("gray", [0.4, 0.5]), "contiguous, compiled")
+    assert f"{told}channels last for erm; contiguous, compiled for gray." in said([*usual, *compiled])
+    stacked = made_by(make_seeds("gray", [0.4]), "channels last", f"{STACKED} 3 other seeds (--stack-seeds)")
+    assert f"{told}channels last for erm; channels last, stacked seeds for gray." in said([*usual[:1], *stacked])
+    mixed = [
+        made_by(make_seeds("erm", [0.4, 0.5]), layout)[k] for k, layout in enumerate(["channels last", "contiguous"])
+    ]
+    assert f"{told}channels last or contiguous." in said(mixed)
 
 
 def test_nothing_is_tuned_nothing_is_ranked_nothing_was_published() -> None:
