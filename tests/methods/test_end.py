@@ -102,6 +102,7 @@ def test_extremes() -> None:
     cross = torch.tensor([[1, 0], [0, 1], [-1, 0], [0, -1]], dtype=torch.float64)
     perp, _ = regularisers(cross, one, one, 2)
     assert float(perp) == pytest.approx(2 / 6)  # two opposite pairs, their sum taken before the absolute value
+    assert float(regularisers(same[:2], one[:2], one[:2], 2)[0]) == pytest.approx(1.0), "a single pair"
     assert float(regularisers(torch.eye(4, dtype=torch.float64), one, one, 2)[0]) == 0.0
     other = torch.tensor([0, 1, 2, 3])
     assert float(regularisers(same, one, other, 4)[1]) == pytest.approx(0.0)

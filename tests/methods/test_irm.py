@@ -70,13 +70,17 @@ def test_golden_values() -> None:
     assert float(F.cross_entropy(Z, Y)) == pytest.approx(0.47009484928059775, rel=1e-14)
     assert each.tolist() == pytest.approx([-0.2384058440, -0.2384058440, -0.2689414214, 0.7310585786], abs=5e-11)
     assert float(each.mean()) == pytest.approx(-0.0036736327071152, abs=5e-17)
-    found, _ = squares(each, torch.tensor([1, 1, 1, 1]), 3)
+    found, measured = squares(each, torch.tensor([1, 1, 1, 1]), 3)
+    assert measured.tolist() == [False, True, False]
     assert found.tolist() == [0.0, pytest.approx(1.34955772667866e-5, rel=1e-12), 0.0]
     assert float(each[0::2].mean()) == pytest.approx(-0.25367363270711524, rel=1e-14)
     assert float(each[1::2].mean()) == pytest.approx(0.24632636729288482, rel=1e-14)
     products, halved = half_products(each, torch.tensor([1, 1, 1, 1]), 3)
     assert float(products[1]) == pytest.approx(-0.06248650442273323, rel=1e-14)
     assert halved.tolist() == [False, True, False]
+    products, halved = half_products(each, torch.tensor([0, 2, 2, 1]), 3)
+    assert halved.tolist() == [False, False, True], "two images make two halves"
+    assert products[2] == each[1] * each[2]
 
 
 def test_an_environment_with_one_image_has_a_risk_and_no_unbiased_penalty() -> None:

@@ -88,6 +88,14 @@ def test_both_losses_and_the_prior_over_time(average: str, normalize: bool) -> N
     assert int((method.prior == unseen).sum()) == CLASSES**2 - len(prior)
 
 
+def test_images_of_one_cell_that_follow_each_other_count_one_after_the_other() -> None:
+    method, cell = make_method("lc", alpha=0.8), torch.tensor([1, 1, 1])
+    method.estimate_prior(torch.tensor([0.2, 0.7, 0.4], dtype=torch.float64), cell, 0 * cell)
+    assert float(method.prior[1, 0]) == pytest.approx(0.8 * (0.8 * 0.2 + 0.2 * 0.7) + 0.2 * 0.4)
+    method.estimate_prior(torch.tensor([0.9], dtype=torch.float64), cell[:1], 0 * cell[:1])
+    assert float(method.prior[1, 0]) == pytest.approx(0.8 * 0.32 + 0.2 * 0.9)
+
+
 def test_the_ramp() -> None:
     published = [0.00336897, 0.03002733, 0.1432524, 0.3658078, 0.5, 0.5]
     steps = (0, 10, 20, 30, 40, 99)
