@@ -48,6 +48,28 @@ def test_by_hand() -> None:
     assert paired_difference(scores, "b", "a").mean == pytest.approx(-0.1)
 
 
+def test_several_comparisons_are_made_as_each_alone() -> None:
+    scores = scored({"a": [-0.5, 0.6, 0.9, 0.2], "b": [0.4, -0.6, 0.7, 0.1], "c": [0.1, 0.2, 0.3, 0.4]})
+    pairs = [("a", "b"), ("a", "c")]
+    for options in ({}, {"metric": "gap", "confidence": 0.5, "seed": 3}):
+        alone = tuple(paired_difference(scores, *pair, **options) for pair in pairs)  # type: ignore[arg-type]
+        assert paired_differences(scores, pairs, **options) == alone  # type: ignore[arg-type]
+    gap, plain = (paired_difference(scores, "a", "b", metric).mean for metric in ("gap", "accuracy"))
+    assert gap == pytest.approx(0.1)
+    assert plain == pytest.approx(0.15)
+    with pytest.raises(ZooError, match=r"unknown method 'd'.*these have scores"):
+        paired_differences(scores, [("a", "d")])
+
+
+def test_a_difference_of_nothing_has_no_sign() -> None:
+    found = paired_difference(scored({"a": [0.1 - 1e-14], "b": [0.1]}), "a", "b")
+    assert (str(found.mean), found.reason) == ("0.0", "equal in the only pair")
+    assert paired_difference(scored({"a": [0.1, 0.2], "b": [0.1, 0.2]}), "a", "b").reason.startswith("equal in all 2")
+    assert "1 pair: with" in paired_difference(scored({"a": [0.1], "b": [0.2]}), "a", "b").reason
+    assert smallest_p(0) == 1.0
+    assert paired_difference({}, "a", "b").reason == "no pair: the two share no data with a common seed"
+
+
 def test_only_common_pairs_count() -> None:
     scores = {"a": {("x", 0): 0.5, ("x", 1): 0.6, ("y", 0): 0.1}, "b": {("x", 1): 0.5, ("y", 0): 0.3, ("z", 0): 0.9}}
     found = paired_difference(scores, "a", "b")
