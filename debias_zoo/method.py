@@ -41,6 +41,7 @@ __all__ = [
 
 
 Own = TypeVar("Own", bound="Method")
+"""In the place of ``Self``, which cannot be checked at run time where functions are wrapped one by one."""
 
 IGNORE_INDEX = -100
 """The value of a dense bias label that gives no loss."""

@@ -108,8 +108,7 @@ class LiveView:
         elif event.kind == "warning":
             self.progress.console.print(f"warning: {event.content['text']}", markup=False, highlight=False)
         elif event.kind == "done":
-            total = self.progress.tasks[self.progress.task_ids.index(task)].total or 1
-            self.progress.update(task, completed=total, total=total, state="done")
+            self.progress.update(task, completed=1, total=1, state="done")
         else:
             self.progress.stop_task(task)
             self.progress.update(task, state="failed")

@@ -39,8 +39,7 @@ def run_job(text: str) -> str:
         nonlocal last
         last = json.dumps({"event": event, **content})
         # the driver may be gone, and its folder with it, or the disk full: the trial itself counts
-        with suppress(OSError), Path(job["events"]).open("r+") as file:
-            file.seek(0, os.SEEK_END)
+        with suppress(OSError), Path(job["events"]).open("a") as file:
             file.write(last + "\n")
 
     send("started")
