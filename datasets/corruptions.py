@@ -13,10 +13,8 @@ import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from PIL import Image
 from scipy import ndimage
@@ -24,8 +22,20 @@ from scipy import ndimage
 from debias_zoo.dataset import Images
 from debias_zoo.errors import ZooError
 
-Floats = npt.NDArray[np.float64]
-Random = np.random.Generator
+from .filters import (
+    Floats,
+    Random,
+    as_bytes,
+    box_mean,
+    edges,
+    equalised,
+    filtered,
+    gaussian,
+    plasma,
+    sampled,
+    smeared,
+    zoomed,
+)
 
 CHUNK = 512
 """Images corrupted at a time."""
@@ -77,7 +87,7 @@ def speckle_noise(x: Floats, level: int, random: Random) -> Floats:
 
 def gaussian_blur(x: Floats, level: int, random: Random) -> Floats:
     """Convolved with a Gaussian of c pixels."""
-    return _gaussian(x, (0.4, 0.6, 0.7, 0.8, 1.0)[level - 1])
+    return gaussian(x, (0.4, 0.6, 0.7, 0.8, 1.0)[level - 1])
 
 
 def defocus_blur(x: Floats, level: int, random: Random) -> Floats:
@@ -89,7 +99,7 @@ def defocus_blur(x: Floats, level: int, random: Random) -> Floats:
     kernel = disk / disk.sum()
     for axis in (0, 1):
         kernel = ndimage.correlate1d(kernel, taps / taps.sum(), axis, mode="mirror")
-    return _filter(x, kernel)
+    return filtered(x, kernel)
 
 
 def glass_blur(x: Floats, level: int, random: Random) -> Floats:
@@ -99,25 +109,25 @@ def glass_blur(x: Floats, level: int, random: Random) -> Floats:
     """
     sigma, reach, rounds = ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))[level - 1]
     size, rows = x.shape[1], np.arange(len(x))
-    pixels = np.floor(_gaussian(x, sigma) * 255.0)
+    pixels = np.floor(gaussian(x, sigma) * 255.0)
     for _ in range(rounds):
         for h in range(size - reach, reach, -1):
             for w in range(size - reach, reach, -1):
                 dx, dy = random.integers(-reach, reach, (2, len(x)))
                 pixels[:, h, w] = pixels[rows, h + dy, w + dx]
-    return _gaussian(pixels / 255.0, sigma)
+    return gaussian(pixels / 255.0, sigma)
 
 
 def motion_blur(x: Floats, level: int, random: Random) -> Floats:
     """Smeared in a direction within 45 degrees of the horizontal."""
     radius, sigma = ((6, 1.0), (6, 1.5), (6, 2.0), (8, 2.0), (9, 2.5))[level - 1]
-    return _smear(x, radius, sigma, random.uniform(-45, 45, len(x)))
+    return smeared(x, radius, sigma, random.uniform(-45, 45, len(x)))
 
 
 def zoom_blur(x: Floats, level: int, random: Random) -> Floats:
     """Mean of the image and of enlarged ones."""
     factors = np.arange(1, (1.06, 1.11, 1.16, 1.21, 1.26)[level - 1], 0.01)
-    return (x + sum(_zoomed(x, factor) for factor in factors)) / (len(factors) + 1)
+    return (x + sum(zoomed(x, factor) for factor in factors)) / (len(factors) + 1)
 
 
 # --- weather
@@ -176,10 +186,10 @@ def snow(x: Floats, level: int, random: Random) -> Floats:
         (0.25, 0.3, 2.25, 0.6, 12, 6.0, 0.85),
         (0.3, 0.3, 1.25, 0.65, 14, 12.0, 0.8),
     )[level - 1]
-    layer = _zoomed(random.normal(mean, deviation, x.shape[:3])[..., None], zoom)
+    layer = zoomed(random.normal(mean, deviation, x.shape[:3])[..., None], zoom)
     layer[layer < least] = 0.0
     layer = np.floor(np.clip(layer, 0.0, 1.0) * 255.0) / 255.0
-    layer = _smear(layer, radius, sigma, random.uniform(-135, -45, len(x)))
+    layer = smeared(layer, radius, sigma, random.uniform(-135, -45, len(x)))
     whitened = np.maximum(x, (x @ GREY)[..., None] * 1.5 + 0.5)
     return np.asarray(keep * x + (1.0 - keep) * whitened + layer + layer[:, ::-1, ::-1])
 
@@ -193,10 +203,10 @@ def spatter(x: Floats, level: int, random: Random) -> Floats:
         (0.65, 0.1, 0.7, 0.69, 0.6),
         (0.65, 0.1, 0.5, 0.68, 0.6),
     )[level - 1]
-    liquid = _gaussian(random.normal(mean, deviation, x.shape[:3])[..., None], sigma)[..., 0]
+    liquid = gaussian(random.normal(mean, deviation, x.shape[:3])[..., None], sigma)[..., 0]
     liquid[liquid < least] = 0.0
     if level > 3:
-        mud = _gaussian((liquid > least).astype(np.float64)[..., None], strength)
+        mud = gaussian((liquid > least).astype(np.float64)[..., None], strength)
         mud[mud < 0.8] = 0.0
         return x * (1.0 - mud) + mud * (np.array([63.0, 42.0, 20.0]) / 255.0)
     water = np.stack([_water(np.floor(np.clip(layer, 0, 1) * 255.0)) for layer in liquid])[..., None]
@@ -205,56 +215,14 @@ def spatter(x: Floats, level: int, random: Random) -> Floats:
 
 def _water(liquid: Floats) -> Floats:
     """(H, W) in [0, 1]: drops with a lit rim, from their edges' distance. liquid: whole numbers 0 ... 255."""
-    edges = _edges(liquid, 50.0, 150.0)
-    far = ndimage.distance_transform_edt(~edges) if edges.any() else np.full(liquid.shape, 20.0)
-    distance = np.floor(_box(np.minimum(far, 20.0)))
+    rims = edges(liquid, 50.0, 150.0)
+    far = ndimage.distance_transform_edt(~rims) if rims.any() else np.full(liquid.shape, 20.0)
+    distance = np.floor(box_mean(np.minimum(far, 20.0)))
     emboss = np.array([[-2.0, -1.0, 0.0], [-1.0, 1.0, 1.0], [0.0, 1.0, 2.0]])
-    lit = np.clip(ndimage.correlate(_equalised(distance), emboss, mode="mirror"), 0.0, 255.0)
-    drops = liquid * np.rint(_box(lit))
+    lit = np.clip(ndimage.correlate(equalised(distance), emboss, mode="mirror"), 0.0, 255.0)
+    drops = liquid * np.rint(box_mean(lit))
     most = drops.max()
     return drops / most if most > 0 else drops
-
-
-def _box(image: Floats) -> Floats:
-    return ndimage.uniform_filter(image, 3, mode="mirror")
-
-
-def _equalised(image: Floats) -> Floats:
-    """Histogram of whole numbers 0 ... 255 made even; an image of one value stays as it is."""
-    counts = np.bincount(image.astype(np.int64).ravel(), minlength=256)
-    first = int(np.flatnonzero(counts)[0])
-    others = image.size - counts[first]
-    if others == 0:
-        return image
-    table = np.rint((np.cumsum(counts) - counts[first]) * (255.0 / others))
-    return np.asarray(table[image.astype(np.int64)])
-
-
-def _edges(image: Floats, low: float, high: float) -> npt.NDArray[np.bool_]:
-    """Canny's edges: Sobel gradients, thinned along their direction, followed from above ``high`` down to ``low``."""
-    dy, dx = (ndimage.sobel(image, axis, mode="nearest") for axis in (0, 1))
-    size = np.abs(dx) + np.abs(dy)
-    padded, (height, width) = np.pad(size, 1), size.shape
-    steps = [(v, h) for v in (-1, 0, 1) for h in (-1, 0, 1)]
-    around = {(v, h): padded[1 + v : 1 + v + height, 1 + h : 1 + h + width] for v, h in steps}
-    flat, steep = np.abs(dy) <= np.tan(np.pi / 8) * np.abs(dx), np.abs(dy) > np.tan(3 * np.pi / 8) * np.abs(dx)
-    same = dx * dy >= 0
-    peak = np.where(
-        flat,
-        (size > around[0, -1]) & (size >= around[0, 1]),
-        np.where(
-            steep,
-            (size > around[-1, 0]) & (size >= around[1, 0]),
-            np.where(
-                same,
-                (size > around[-1, -1]) & (size > around[1, 1]),
-                (size > around[-1, 1]) & (size > around[1, -1]),
-            ),
-        ),
-    )
-    weak, strong = peak & (size > low), peak & (size > high)
-    pieces, _ = ndimage.label(weak, np.ones((3, 3)))
-    return weak & np.isin(pieces, np.unique(pieces[strong]))
 
 
 # --- digital
@@ -290,7 +258,7 @@ def jpeg(x: Floats, level: int, random: Random) -> Floats:
         Image.fromarray(image).save(buffer, "JPEG", quality=quality)
         return np.asarray(Image.open(buffer))
 
-    return np.stack([through(image) for image in _bytes(x)]) / 255.0
+    return np.stack([through(image) for image in as_bytes(x)]) / 255.0
 
 
 def pixelate(x: Floats, level: int, random: Random) -> Floats:
@@ -302,7 +270,7 @@ def pixelate(x: Floats, level: int, random: Random) -> Floats:
         shrunk = Image.fromarray(image).resize((small, small), Image.Resampling.BOX)
         return np.asarray(shrunk.resize((size, size), Image.Resampling.BOX))
 
-    return np.stack([through(image) for image in _bytes(x)]) / 255.0
+    return np.stack([through(image) for image in as_bytes(x)]) / 255.0
 
 
 def elastic(x: Floats, level: int, random: Random) -> Floats:
@@ -320,11 +288,11 @@ def elastic(x: Floats, level: int, random: Random) -> Floats:
     column, row = np.meshgrid(np.arange(size), np.arange(size))
     grid = np.stack([column, row, np.ones_like(row)], -1).reshape(1, -1, 3)  # (1, H W, 3)
     source = (grid @ back).reshape(n, size, size, 2)
-    bent = _sampled(x, source[..., 1], source[..., 0], "mirror")
+    bent = sampled(x, source[..., 1], source[..., 0], "mirror")
     shifts = random.uniform(-1, 1, (2, n, size, size))
     if alpha:
         shifts = ndimage.gaussian_filter(shifts, (0, 0, sigma, sigma), mode="reflect", truncate=3.0)
-    return _sampled(bent, row + alpha * shifts[1], column + alpha * shifts[0], "reflect")
+    return sampled(bent, row + alpha * shifts[1], column + alpha * shifts[0], "reflect")
 
 
 CORRUPTIONS: dict[str, Callable[[Floats, int, Random], Floats]] = {
@@ -350,74 +318,3 @@ CORRUPTIONS: dict[str, Callable[[Floats, int, Random], Floats]] = {
     "original": lambda x, level, random: x,
 }
 """By name: first LfF's type 0, then its type 1, each in the order of the classes they are tied to."""
-
-
-# --- what several share
-
-
-def plasma(count: int, size: int, decay: float, random: Random) -> Floats:
-    """(count, size, size) in [0, 1]: fractals by diamonds and squares on a torus; size: a power of two."""
-    found = np.zeros((count, size, size))
-    step, wibble = size, 100.0
-
-    def wibbled(total: Floats) -> Floats:
-        return total / 4 + wibble * random.uniform(-wibble, wibble, total.shape)
-
-    while step >= 2:
-        half = step // 2
-        corners = found[:, ::step, ::step]
-        square = corners + np.roll(corners, -1, 1)
-        found[:, half::step, half::step] = wibbled(square + np.roll(square, -1, 2))
-        centres, corners = found[:, half::step, half::step], found[:, ::step, ::step]
-        found[:, ::step, half::step] = wibbled(centres + np.roll(centres, 1, 1) + corners + np.roll(corners, -1, 2))
-        found[:, half::step, ::step] = wibbled(centres + np.roll(centres, 1, 2) + corners + np.roll(corners, -1, 1))
-        step, wibble = half, wibble / decay
-    found -= found.min((1, 2), keepdims=True)
-    scaled: Floats = found / found.max((1, 2), keepdims=True)
-    return scaled
-
-
-def _gaussian(x: Floats, sigma: float) -> Floats:
-    return np.asarray(ndimage.gaussian_filter(x, (0, sigma, sigma, 0), mode="nearest", truncate=4.0))
-
-
-def _filter(x: Floats, kernel: Floats) -> Floats:
-    return np.asarray(ndimage.correlate(x, kernel[None, :, :, None], mode="mirror"))
-
-
-def _smear(x: Floats, radius: int, sigma: float, degrees: Floats) -> Floats:
-    """ImageMagick's motion blur: a one-sided Gaussian of 2 radius + 1 taps along a line, edge pixels repeated."""
-    width, size = 2 * radius + 1, x.shape[1]
-    weights = np.exp(-(np.arange(width) ** 2) / (2.0 * sigma**2))
-    angle = np.deg2rad(degrees)
-    rows, grid = np.arange(len(x))[:, None, None], np.arange(size)
-    found = np.zeros_like(x)
-    for k, weight in enumerate(weights / weights.sum()):
-        down = np.ceil(k * np.sin(angle) - 0.5).astype(np.int64)[:, None, None]
-        right = np.ceil(k * np.cos(angle) - 0.5).astype(np.int64)[:, None, None]
-        at = np.clip(grid[None, :, None] + down, 0, size - 1), np.clip(grid[None, None] + right, 0, size - 1)
-        found += weight * x[rows, at[0], at[1]]
-    return found
-
-
-def _zoomed(x: Floats, factor: float) -> Floats:
-    """The middle, enlarged to the size of x."""
-    size = x.shape[1]
-    inner = int(np.ceil(size / factor))
-    top = (size - inner) // 2
-    large = ndimage.zoom(x[:, top : top + inner, top : top + inner], (1, factor, factor, 1), order=1)
-    trim = (large.shape[1] - size) // 2
-    return np.array(large[:, trim : trim + size, trim : trim + size])
-
-
-def _sampled(x: Floats, row: npt.NDArray[Any], column: npt.NDArray[Any], mode: Literal["mirror", "reflect"]) -> Floats:
-    """X at real positions, row and column (N, H, W), bilinearly."""
-    found = np.empty_like(x)
-    for image, out, r, c in zip(x, found, row, column, strict=True):
-        for channel in range(3):
-            out[..., channel] = ndimage.map_coordinates(image[..., channel], [r, c], order=1, mode=mode)
-    return found
-
-
-def _bytes(x: Floats) -> Images:
-    return np.rint(x * 255.0).astype(np.uint8)

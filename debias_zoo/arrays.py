@@ -17,7 +17,7 @@ from .errors import ZooError
 from .files import read_npz
 from .protocol import Augment, Settings
 from .seeds import seed_for
-from .store import cannot_write
+from .writing import cannot_write
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 """Of the images, where nobody says which split they belong to."""

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ZooError
-from .store import cannot_write, make_folder, write_bytes, write_text
+from .writing import cannot_write, make_folder, write_bytes, write_text
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

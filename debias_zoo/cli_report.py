@@ -121,7 +121,7 @@ def _print(made: Any) -> None:
 
 
 def _write(text: str, output: Path | None) -> None:
-    from .store import cannot_write, write_text
+    from .writing import cannot_write, write_text
 
     if output is None:
         click.echo(text, nl=not text.endswith("\n"))

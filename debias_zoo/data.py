@@ -16,7 +16,7 @@ from .errors import ZooError
 from .grid import parse_datasets
 from .registry import entries, load_dataset
 from .sources import differs, get, unpack
-from .store import cannot_write, make_folder
+from .writing import cannot_write, make_folder
 
 NO_ROOT = "say where downloaded data shall lie: --data-root DIR, or $DEBIAS_ZOO_DATA"
 

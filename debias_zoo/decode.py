@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from .cache import alone, cache_folder
 from .errors import ZooError
-from .store import cannot_write, make_folder, write_text
+from .writing import cannot_write, make_folder, write_text
 
 FORMAT = 1
 """Raised when the same files and steps give other pixels."""

@@ -25,10 +25,11 @@ from .recipes import read_recipe
 from .reports.table import build_table
 from .reports.terminal import render_rich
 from .slots import fit_memory, share_out
-from .store import Folder, Run, check_writable
+from .store import Folder, Run
 from .tracking import check_trackers
 from .trial import Trial
 from .weights import PRETRAINED
+from .writing import check_writable
 
 FAILED = 1
 

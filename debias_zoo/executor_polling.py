@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 
 from .errors import ZooError
 from .executors import Event, Executor, Setup
-from .store import cannot_write
 from .trial import Trial
+from .writing import cannot_write
 
 
 @dataclass

@@ -18,8 +18,9 @@ from .reports.settings import key_of, setting_of
 from .reports.sheets import Sheet
 from .runner import trained_method
 from .seeds import seed_for
-from .store import Run, write_bytes
+from .store import Run
 from .trial import Explained, Trial
+from .writing import write_bytes
 
 SHARED = 200
 """Images over which the share of the heat inside the object is taken."""

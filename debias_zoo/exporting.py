@@ -30,8 +30,9 @@ from .onnx_model import agree, check_installed, onnx_model
 from .probes import check_same
 from .runner import load_train, trained_method, whole_task
 from .shared import shared_split
-from .store import Run, cannot_write, make_folder, read_result, write_bytes
+from .store import Run, read_result
 from .trial import Trial
+from .writing import cannot_write, make_folder, write_bytes
 
 CHECKED = 64
 """Images on which what was exported must predict as the trained network does."""

@@ -25,8 +25,8 @@ from .engine import Engine, Layout, usual_layout
 from .errors import unknown
 from .method import Batch, Clock, Method
 from .plans import StagePlan, plan_stages
-from .store import write_text
 from .trial import Trial
+from .writing import write_text
 
 MODES = ("off", "on", "auto")
 WARM_UP, STEPS, ROUNDS = 2, 3, 5

@@ -9,7 +9,7 @@ import numpy as np
 from .dataset import BiasDataset, Ints
 from .errors import ZooError
 from .seeds import seed_for
-from .store import cannot_write
+from .writing import cannot_write
 
 SIDE = 0.7
 """Inches of one image on the sheet."""

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from .errors import ZooError
 from .protocol import ProtocolName, Settings
 from .registry import load_dataset, load_method
-from .store import write_text
 from .validated import validated
+from .writing import write_text
 from .yaml_files import read_mapping
 
 TunedOn = Literal["val", "val_unbiased"]

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from . import __version__
 from .errors import ZooError
-from .store import cannot_write, make_folder
+from .writing import cannot_write, make_folder
 
 BLOCK = 1 << 20
 SECONDS = 30.0

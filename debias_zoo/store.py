@@ -2,13 +2,11 @@
 
 ``<out>/<dataset>/<method>/<seed>-<identity>/`` holds ``config.json``, ``curves.jsonl``, ``predictions.npz``,
 ``model.safetensors``, ``result.json`` (written last), ``checkpoint.pt`` while the trial runs, ``error.txt`` if it
-failed and ``probe.json`` once it was probed. Every file is written beside its place and moved there; a full disk leaves
-the old one as it was.
+failed and ``probe.json`` once it was probed.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import gc
 import io
@@ -16,10 +14,10 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +25,7 @@ from pydantic import ValidationError
 
 from .errors import ZooError
 from .trial import SCHEMA, Explained, Probe, Result, Trial
+from .writing import make_folder, write_bytes, write_text
 
 Found = TypeVar("Found", Probe, Explained)
 
@@ -355,55 +354,3 @@ def why_failed(folder: Path) -> str:
     except OSError:
         return ""
     return said[-1] if said else "no reason noted"
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder, or raise a ZooError that says why not."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(path, error, "; choose another place with --out") from error
-
-
-def check_writable(path: Path) -> None:
-    """Raise a ZooError if nothing can be written below ``path``."""
-    make_folder(path)
-    probe = path / f".probe-{os.getpid()}"
-    try:
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        raise cannot_write(path, error, "; choose another place with --out") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file, or leave the old one untouched."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a whole file, or leave the old one untouched."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            _write_all(file, content)
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):  # the first error tells more
-            temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
-
-
-def _write_all(file: IO[bytes], content: bytes | memoryview) -> None:
-    file.write(content)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def cannot_write(path: Path, error: OSError, advice: str = "") -> ZooError:
-    """The error for a file that cannot be written: a full disk, or another reason with what would help."""
-    if error.errno == errno.ENOSPC:
-        return ZooError(
-            f"no space left to write {path}; what is finished is kept: free some space and run the same again"
-        )
-    return ZooError(f"cannot write {path}: {error.strerror or error}{advice}")

@@ -22,8 +22,9 @@ from .recipes import Chosen, TunedOn
 from .reports.selection import RULES, Epochs, Rule
 from .search_space import Dimension
 from .seeds import seed_for
-from .store import Folder, Run, make_folder
+from .store import Folder, Run
 from .trial import Trial
+from .writing import make_folder
 
 if TYPE_CHECKING:
     import optuna

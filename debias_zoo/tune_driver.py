@@ -31,10 +31,10 @@ from .registry import load_method
 from .reports.selection import Rule, criterion, read_split
 from .search_space import check_given, described, own_values, search_space
 from .slots import share_out
-from .store import check_writable
 from .trial import Groups, Trial
 from .tune import Search, Tried, best_of, criterion_rule, import_optuna, run_study
 from .weights import PRETRAINED
+from .writing import check_writable
 
 Given = Sequence[tuple[str, str, Any]]
 

@@ -41,7 +41,17 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "Registry": ("plugin_files", "registry", "source_facts"),
     "Backbones": ("backbones", "nets", "timm_models", "torchvision_guard", "weights"),
     "Store": ("inventory", "metrics", "store", "trial"),
-    "Ground": ("cli_shared", "devices", "errors", "interrupts", "plain_text", "protocol", "seeds", "validated"),
+    "Ground": (
+        "cli_shared",
+        "devices",
+        "errors",
+        "interrupts",
+        "plain_text",
+        "protocol",
+        "seeds",
+        "validated",
+        "writing",
+    ),
 }
 """The core by part, as patterns of file names; a name stands in the first part that has exactly it, or else fits."""
 

@@ -13,7 +13,7 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from debias_zoo.errors import ZooError
-from debias_zoo.store import write_bytes
+from debias_zoo.writing import write_bytes
 
 INK = "#010203"
 """The colour of text and axes, which an inline SVG takes from the page around it."""

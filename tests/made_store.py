@@ -12,8 +12,9 @@ import numpy.typing as npt
 from made_results import make_trial
 
 from debias_zoo.metrics import group_metrics
-from debias_zoo.store import Run, write_text
+from debias_zoo.store import Run
 from debias_zoo.trial import SCHEMA, Groups, Result, Supervision, Trial
+from debias_zoo.writing import write_text
 
 GROUPS = Groups(classes=("cat", "dog"), biases=("dark", "bright"), aligned=((0,), (1,)), train=((40, 10), (5, 45)))
 """Two classes, two biases; the first bias goes with the first class."""

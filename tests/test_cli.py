@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import os
 import random
@@ -12,69 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from click.testing import CliRunner, Result
-from rich.console import Console
+from commands import ROOT, SMALL, children, gone, invoke, outcome, zoo
 
 from debias_zoo import registry
-from debias_zoo.cli import cli
 from debias_zoo.driver import parse_seeds
 from debias_zoo.errors import ZooError
 from debias_zoo.estimate import makespan
-from debias_zoo.executors import Event
 from debias_zoo.grid import Request, build_grid
-from debias_zoo.progress import LiveView, PlainView
 from debias_zoo.slots import share_out
-
-ROOT = Path(__file__).resolve().parent.parent
-SMALL = ["--dataset", "cmnist", "--protocol", "quick", "--device", "cpu"]
-
-
-def invoke(*command: str) -> Result:
-    return CliRunner().invoke(cli, list(command))
-
-
-def zoo(*command: str, **options: Any) -> subprocess.Popen[str]:
-    """The command line in a process of its own, from the checkout."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "DEBIAS_ZOO_CHECKPOINT_SECONDS": "0", **options.pop("env", {})}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        [sys.executable, "-m", "debias_zoo", *command],
-        stdout=pipe,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=env,
-        **options,
-    )
-
-
-def outcome(out: Path) -> dict[str, Any]:
-    """All numbers and weights below ``out``, without times."""
-    found: dict[str, Any] = {}
-    for path in sorted(out.rglob("result.json")):
-        folder = path.parent
-        with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
-            predictions = {name: arrays[name].tobytes() for name in arrays.files}
-        metrics = json.loads(path.read_text())["metrics"]
-        weights = (folder / "model.safetensors").read_bytes()
-        found[folder.name] = (metrics, predictions, weights, (folder / "curves.jsonl").read_text())
-    return found
-
-
-def children(pid: int) -> list[int]:
-    found = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        found += [int(child) for child in path.read_text().split()]
-    return found
-
-
-def gone(pid: int) -> bool:
-    """No such process, or only its corpse."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 @pytest.fixture(scope="module")
@@ -370,99 +315,6 @@ def test_seeds_and_slots() -> None:
 def test_makespan() -> None:
     assert makespan([4.0, 3.0, 2.0], 2) - makespan([0.0], 1) == 5.0
     assert makespan([4.0, 3.0, 2.0], 1) - makespan([0.0], 1) == 9.0
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_views_show_every_event(terminal: bool) -> None:
-    (trial,) = build_grid(Request(["erm"], ["cmnist"], protocol="quick")).trials.values()
-    console = Console(force_terminal=terminal, width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    state = {
-        "stage": "main",
-        "epoch": 0,
-        "epochs": 2,
-        "done": 5,
-        "total": 10,
-        "loss": {"main": 0.5},
-        "accuracy": {"val": 0.25},
-    }
-    with LiveView(console, [trial]) if terminal else PlainView(console, [trial]) as view:
-        view.show(Event(trial, "started"))
-        view.show(Event(trial, "progress", state))
-        view.show(Event(trial, "progress", {**state, "done": 6}))
-        view.show(Event(trial, "warning", {"text": "mind [this]"}))
-        view.show(Event(trial, "done"))
-        view.show(Event(trial, "failed", {"error": "it [broke]"}))
-    said = console.export_text()
-    console.file.close()
-    assert "mind [this]" in said
-    assert "it [broke]" in said
-    if not terminal:
-        assert "erm on cmnist, seed 0:  50%  main 1/2  main 0.500  val 0.250" in said
-
-
-def test_of_many_trials_only_those_that_run_have_a_line() -> None:
-    trials = list(build_grid(Request(["erm"], ["cmnist"], seeds=list(range(50)), protocol="quick")).trials.values())
-    console = Console(force_terminal=True, width=100, height=24, file=io.StringIO())
-    state = {"stage": "main", "epoch": 0, "epochs": 2, "done": 5, "total": 10, "loss": {}, "accuracy": {}}
-
-    def lines() -> list[str]:
-        shown = Console(width=100, file=io.StringIO())
-        shown.print(view.progress.make_tasks_table(view.progress.tasks))
-        assert isinstance(shown.file, io.StringIO)
-        return [line.split("  ")[0].strip() for line in shown.file.getvalue().splitlines()]
-
-    with LiveView(console, trials) as view:
-        for trial in trials[:3]:
-            view.show(Event(trial, "started"))
-        view.show(Event(trials[0], "progress", state))
-        view.show(Event(trials[1], "done"))
-        view.show(Event(trials[2], "failed", {"error": "it broke"}))
-        view.show(Event(trials[3], "started"))
-        assert lines() == ["2 of 50 trials", "erm #0", "erm #3"]
-        assert view.progress.tasks[0].completed == 2.5
-        assert view.progress.tasks[0].fields["state"] == "1 failed"
-    assert isinstance(console.file, io.StringIO)
-    assert "erm #2: failed: it broke" in console.file.getvalue()
-
-
-# --- data of files
-
-
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Sixty images with a CSV in the working directory; one of them is damaged."""
-    from tests.datasets.test_files import picture
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DEBIAS_ZOO_CACHE", str(tmp_path / "cache"))
-    lines = ["file,split,label,bias"]
-    for k in range(60):
-        picture(tmp_path / "images" / f"{k}.png", k)
-        lines.append(f"{k}.png,{'train' if k < 40 else 'test'},{'ab'[k % 2]},{'xy'[(k + (k % 5 == 0)) % 2]}")
-    (tmp_path / "images.csv").write_text("\n".join(lines) + "\n")
-    (tmp_path / "images" / "7.png").write_bytes(b"no picture")
-    return tmp_path
-
-
-FOLDER = ["--dataset", "folder:path=images,metadata=images.csv,size=28", "--backbone", "lnl_convnet"]
-
-
-def test_a_damaged_image_stops_a_run_before_it_starts(own: Path) -> None:
-    ended = invoke("run", "--methods", "erm", *FOLDER, "--protocol", "quick", "--out", "runs")
-    assert ended.exit_code == 2
-    assert "1 of 40 images cannot be decoded: images/7.png" in ended.output
-    assert "--skip-corrupt" in ended.output
-    assert not list((own / "runs").rglob("config.json"))
-
-
-def test_damaged_images_are_left_out_with_a_count(own: Path) -> None:
-    run = ["run", "--methods", "erm,group_dro", *FOLDER, "--protocol", "quick", "--out", "runs", "--skip-corrupt"]
-    ended = invoke(*run)
-    assert ended.exit_code == 0, ended.output
-    assert "decoding folder: 40 of 40" in ended.output
-    assert "warning: folder: 1 of 40 images of 'train' cannot be decoded, left out" in ended.output
-    assert "decoding" not in invoke(*run).output, "the second time nothing is left to do"
-    assert (own / "cache").is_dir()
 
 
 def test_an_interrupt_is_answered_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

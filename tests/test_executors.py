@@ -2,38 +2,24 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from commands import RUN
+from short_trials import trials
 
-from debias_zoo import devices, executor_polling, executor_ray, executor_slurm, registry, remote, shared, slots, worker
+from debias_zoo import executor_polling, executor_ray, executor_slurm, registry, remote, worker
 from debias_zoo.cli import cli
 from debias_zoo.driver import parse_slurm
 from debias_zoo.errors import ZooError
 from debias_zoo.executor_local import LocalExecutor
 from debias_zoo.executors import Event, Executor, Setup, pick_executor
-from debias_zoo.grid import Request, build_grid
-from debias_zoo.slots import fit_memory, share_out
 from debias_zoo.trial import Trial
-from tests.test_cli import SMALL, children, gone, outcome, zoo
-
-RUN = ["run", "--methods", "erm", *SMALL]
-
-
-def trials(methods: str, seeds: int = 1) -> list[Trial]:
-    """Quick trials of a second or two."""
-    sets = [(method, "train.epochs", 1) for method in methods.split(",") if method != "dedier"]
-    found = build_grid(Request(methods.split(","), ["cmnist"], list(range(seeds)), protocol="quick", sets=sets))
-    return [trial.model_copy(update={"train_limit": 256, "eval_limit": 50}) for trial in found.trials.values()]
-
 
 # --- what all executors share
 
@@ -164,206 +150,6 @@ def test_it_is_closed_when_nobody_listens_any_more(family: tuple[Trial, Trial, T
     next(going)
     going.close()  # type: ignore[attr-defined]
     assert executor.closed == 1
-
-
-# --- faults, each in a worker of its own
-
-
-PLUGIN = """
-import os, signal
-import torch
-from debias_zoo.methods.erm import ERM
-
-def raises(error):
-    raise error
-
-class Exits(ERM):
-    name = 'exits'
-
-    def forward(self, loss, batch, clock):
-        os._exit(7)
-
-class Crashes(ERM):
-    name = 'crashes'
-
-    def forward(self, loss, batch, clock):
-        os.kill(os.getpid(), signal.SIGSEGV)
-
-class NoMemory(ERM):
-    name = 'no_memory'
-
-    def forward(self, loss, batch, clock):
-        raise MemoryError('no room for a list')
-
-class NoDeviceMemory(ERM):
-    name = 'no_device_memory'
-
-    def forward(self, loss, batch, clock):
-        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 GiB')
-"""
-FAULTS = {"exits": "Exits", "crashes": "Crashes", "no_memory": "NoMemory", "no_device_memory": "NoDeviceMemory"}
-
-
-@pytest.fixture
-def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An installed package of methods that fail, here and in workers."""
-    site = tmp_path / "site"
-    info = site / "faulty-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
-    lines = [f"{name} = faulty_methods:{cls}" for name, cls in FAULTS.items()]
-    (info / "entry_points.txt").write_text("\n".join(["[debias_zoo.methods]", *lines]) + "\n")
-    (site / "faulty_methods.py").write_text(PLUGIN)
-    monkeypatch.setenv("PYTHONPATH", str(site))
-    monkeypatch.syspath_prepend(str(site))
-    registry.look_again()
-    yield
-    registry.look_again()
-
-
-@pytest.mark.slow
-def test_faults_cost_only_their_own_trials(faulty: None, tmp_path: Path) -> None:
-    todo = trials(",".join([*FAULTS, "erm"]))
-    events = list(LocalExecutor(Setup(tmp_path, 1, 1)).run(todo))
-    ends = {event.trial.method: event for event in events if event.kind in {"done", "failed"}}
-    warned = [(event.trial.method, event.content["text"]) for event in events if event.kind == "warning"]
-    assert ends.pop("erm").kind == "done"
-    assert {name: event.kind for name, event in ends.items()} == dict.fromkeys(FAULTS, "failed")
-    errors = {name: event.content["error"] for name, event in ends.items()}
-    assert errors["exits"] == "exits on cmnist, seed 0: its worker died (exit code 7); it was begun twice"
-    assert errors["crashes"].startswith("crashes on cmnist, seed 0: its worker died (signal 11)")
-    assert "MemoryError: no room for a list" in errors["no_memory"]
-    assert "CUDA out of memory. Tried to allocate 20.00 GiB" in errors["no_device_memory"]
-    assert [name for name, text in warned if text.endswith("; resuming it")] == ["exits", "crashes"]
-    reasons = {path.parent.parent.name: path.read_text() for path in tmp_path.rglob("error.txt")}
-    assert set(reasons) == set(FAULTS)
-    assert "exit code 7" in reasons["exits"]
-    assert "signal 11" in reasons["crashes"]
-    assert "MemoryError" in reasons["no_memory"]
-    assert "OutOfMemoryError" in reasons["no_device_memory"]
-
-
-# --- SIGTERM
-
-
-@pytest.mark.slow
-def test_terminated_it_says_how_to_go_on_and_ends_with_the_same_bits(tmp_path: Path) -> None:
-    command = [*RUN, "--seeds", "2", "--threads", "1", "--jobs", "1"]
-    run = zoo(*command, "--out", "stopped", cwd=tmp_path)
-    assert run.stdout is not None
-    while not list((tmp_path / "stopped").rglob("checkpoint.pt")):
-        assert run.poll() is None
-    workers = children(run.pid)
-    run.send_signal(signal.SIGTERM)
-    said, _ = run.communicate(timeout=60)
-    assert run.returncode == 143, said
-    assert "terminated; what is finished is kept: the same command goes on from there" in said
-    assert workers
-    assert all(gone(worker) for worker in workers)
-    assert list((tmp_path / "stopped").rglob("checkpoint.pt"))
-    for out in ("stopped", "whole"):
-        run = zoo(*command, "--out", out, cwd=tmp_path)
-        said, _ = run.communicate(timeout=120)
-        assert run.returncode == 0, said
-    assert len(outcome(tmp_path / "whole")) == 2
-    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
-
-
-# --- slots, GPUs, memory
-
-
-def test_slots_of_gpus_and_of_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "cores", lambda: 16)
-    monkeypatch.setattr(slots, "total_memory", lambda: 64 * 2**30)
-    assert share_out("auto", 100, "cpu") == (16, 1)
-    assert share_out("auto", 3, "cpu") == (3, 5)
-    assert share_out("2", 100, "cpu", threads="4") == (2, 4)
-    assert share_out("auto", 100, "cuda", gpus=("0", "1", "2")) == (3, 5)
-    assert share_out("auto", 100, "cuda", gpus=("0", "1"), per_gpu=4) == (8, 2)
-    assert share_out("3", 100, "cuda", gpus=("0", "1"), per_gpu=4) == (3, 5)
-    assert share_out("20", 100, "cuda", gpus=("0",), per_gpu=4) == (4, 4)
-    assert share_out("auto", 100, "cpu", remote=True) == (100, 1)
-    assert share_out("8", 100, "cuda", threads="6", remote=True) == (8, 6)
-    monkeypatch.setattr(slots, "total_memory", lambda: 4 * slots.WORKER_BYTES)
-    assert share_out("auto", 100, "cpu") == (4, 4), "more workers than memory holds"
-    with pytest.raises(ZooError, match="--per-gpu 2 shares a GPU, the device is cpu"):
-        share_out("auto", 1, "cpu", per_gpu=2)
-    for threads in ("0", "x", "-1"):
-        with pytest.raises(ZooError, match="--threads"):
-            share_out("auto", 1, "cpu", threads=threads)
-
-
-def test_little_free_memory_makes_fewer_slots_and_leaves_the_threads(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("DEBIAS_ZOO_CACHE", str(tmp_path))
-    monkeypatch.setattr(shared, "LEAST_BYTES", 2**40)  # each worker holds its own images
-    (trial,) = trials("erm")
-    images = (256 + 50 + 50 + 50) * 28 * 28 * 3
-    a_worker = slots.WORKER_BYTES + 2 * images
-    for free, expected in ((None, 8), (100 * a_worker, 8), (3 * a_worker, 3), (3 * a_worker - 1, 2), (0, 1)):
-        monkeypatch.setattr(slots, "free_memory", lambda free=free: free)
-        assert fit_memory(8, [trial], None) == expected
-    broken = trial.model_copy(update={"params": {"no": "such"}})
-    monkeypatch.setattr(slots, "free_memory", lambda: 4 * slots.WORKER_BYTES)
-    assert fit_memory(8, [broken], None) == 4
-
-
-def test_free_memory_is_read_where_the_system_says_it(tmp_path: Path) -> None:
-    (tmp_path / "meminfo").write_text("MemTotal: 99999 kB\nMemAvailable:    2048 kB\n")
-    assert slots.free_memory(tmp_path / "meminfo") == 2 * 2**20
-    (tmp_path / "meminfo").write_text("MemTotal: 99999 kB\n")
-    assert slots.free_memory(tmp_path / "meminfo") is None
-    assert slots.free_memory(tmp_path / "nothing") is None
-    assert 0 < (slots.free_memory() or 1) <= slots.total_memory()
-
-
-def test_gpus_are_named_as_the_system_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: 2)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert devices.visible_gpus() == ("0", "1")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-8a, 7")
-    assert devices.visible_gpus() == ("5", "GPU-8a")
-    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: 0)
-    assert devices.visible_gpus() == ()
-
-
-class Fake(subprocess.Popen[str]):
-    """A worker process that does not run."""
-
-    started: list[dict[str, str]] = []
-
-    def __init__(self, command: Any, **options: Any) -> None:
-        self.started.append(options["env"])
-        read, write = os.pipe()
-        self.stdin = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-        self.stdout = os.fdopen(read)
-        self.write = write
-
-    def kill(self) -> None:
-        os.close(self.write)
-
-    def wait(self) -> int:
-        return 0
-
-
-def test_each_slot_sees_its_own_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(Fake, "started", [])
-    monkeypatch.setattr(subprocess, "Popen", Fake)
-    setup = Setup(tmp_path, 4, 2, "cuda", gpus=("3", "5"), per_gpu=2)
-    executor = LocalExecutor(setup)
-    for trial in trials("erm", 4):
-        assert executor.free()
-        executor.begin(trial)
-    assert not executor.free()
-    executor.close()
-    assert [env["CUDA_VISIBLE_DEVICES"] for env in Fake.started] == ["3", "5", "3", "5"]
-    assert {env["OMP_NUM_THREADS"] for env in Fake.started} == {"2"}
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "as it was")
-    executor = LocalExecutor(replace(setup, gpus=()))
-    executor.begin(trials("erm")[0])
-    executor.close()
-    assert Fake.started[-1]["CUDA_VISIBLE_DEVICES"] == "as it was"
 
 
 # --- options

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from commands import invoke
 from made_results import make_result
 from pages import DOCS, blocks
 
@@ -37,10 +37,6 @@ def written(folder: Path, text: str) -> Path:
     path = folder / "grid.yaml"
     path.write_text(text)
     return path
-
-
-def invoke(*command: str) -> Result:
-    return CliRunner().invoke(cli, list(command))
 
 
 def test_a_file_says_what_options_say(tmp_path: Path) -> None:

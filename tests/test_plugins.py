@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from commands import invoke
 from plugin_file import SOURCE, write_plugin
 
 from debias_zoo import plugin_files, registry
-from debias_zoo.cli import cli
 from debias_zoo.errors import ZooError
 from debias_zoo.executor_local import LocalExecutor
 from debias_zoo.executors import Setup
@@ -40,10 +40,6 @@ def named(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     registry.entries.cache_clear()
     yield plugin
     registry.entries.cache_clear()
-
-
-def invoke(*command: str) -> Result:
-    return CliRunner().invoke(cli, list(command))
 
 
 def run(out: Path, *options: str) -> Result:

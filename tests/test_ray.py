@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.test_cli import ROOT, SMALL, outcome, zoo
+from commands import ROOT, SMALL, outcome, zoo
 
 pytestmark = pytest.mark.slow
 ray = pytest.importorskip("ray")

@@ -9,19 +9,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
-
-from debias_zoo.cli import cli
+from commands import invoke
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def invoke(*command: str) -> Result:
-    return CliRunner().invoke(cli, list(command))
 
 
 @pytest.mark.parametrize(

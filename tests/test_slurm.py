@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import SMALL, outcome, zoo
+from short_trials import trials
 
 from debias_zoo.errors import ZooError
 from debias_zoo.executors import Setup
-from tests.test_cli import SMALL, outcome, zoo
-from tests.test_executors import trials
 
 pytest.importorskip("submitit")
 

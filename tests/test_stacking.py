@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from commands import children, gone, zoo
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -24,7 +25,6 @@ from debias_zoo.registry import load_method
 from debias_zoo.stacking import together
 from debias_zoo.testing.bench import SETTINGS, Bench, from_bytes, same_bits, to_bytes
 from debias_zoo.trainer import Fit, Trainer
-from tests.test_cli import children, gone, zoo
 
 SEEDS = (0, 1, 2)
 NO_PAPER = Paper("", "", "", 0)

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from debias_zoo import store
+from debias_zoo import writing
 from debias_zoo.errors import DivergedError, ZooError
 from debias_zoo.grid import Request, build_grid
 from debias_zoo.registry import load_method
 from debias_zoo.runner import run_trial
-from debias_zoo.store import Folder, check_writable, read_results
+from debias_zoo.store import Folder, read_results
 from debias_zoo.trainer import Trainer
 from debias_zoo.trial import Result, Trial
+from debias_zoo.writing import check_writable
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(
 
 def test_a_full_disk_loses_nothing(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_trial(trial, tmp_path / "whole")
-    written = store._write_all
+    written = writing._write_all
     count = 0
 
     def fill_up(file: Any, content: Any) -> None:
@@ -93,7 +94,7 @@ def test_a_full_disk_loses_nothing(trial: Trial, tmp_path: Path, monkeypatch: py
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         written(file, content)
 
-    monkeypatch.setattr(store, "_write_all", fill_up)
+    monkeypatch.setattr(writing, "_write_all", fill_up)
     with pytest.raises(ZooError, match=r"no space left to write .*; what is finished is kept: free some space"):
         run_trial(trial, tmp_path / "full")
     assert not list((tmp_path / "full").rglob("*.part"))

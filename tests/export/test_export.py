@@ -1,15 +1,11 @@
-"""Exported models: the weights that predict and no others, checked; what is tampered with is refused."""
+"""Exported models: the weights that predict and no others, checked, with a card that says what they are."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,86 +13,26 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner, Result
+from commands import ROOT, invoke
+from exported_models import TASK, as_float, blueprint, config_of, the, train
 from PIL import Image
 from torch import Tensor
 
-import debias_zoo
 from debias_zoo import Predictor, ZooError, export, load
 from debias_zoo.assembly import untrained
-from debias_zoo.cli import cli
 from debias_zoo.dataset import BiasDataset
-from debias_zoo.exported import Exported, Network, Shapes
+from debias_zoo.exported import Exported
 from debias_zoo.exporting import read_by_predictions
-from debias_zoo.grid import Request, build_grid
 from debias_zoo.loading import predictor_of
-from debias_zoo.method import Method, Task
-from debias_zoo.onnx_model import TOLERANCE, onnx_model
+from debias_zoo.method import Method
 from debias_zoo.registry import entries
-from debias_zoo.runner import load_train, run_trial, trained_method
-from debias_zoo.store import Run, read_runs
-from debias_zoo.trial import Supervision, Trial
-
-ROOT = Path(__file__).resolve().parent.parent
-LIMITS = {"train_limit": 64, "eval_limit": 100}
-
-onnx_installed = pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")),
-    reason="the extra `onnx` is not installed",
-)
-
-
-def limited(trial: Trial) -> Trial:
-    needs = {role: limited(needed) for role, needed in trial.needs.items()}
-    return trial.model_copy(update={**LIMITS, "needs": needs})
-
-
-def train(out: Path, methods: list[str], dataset: str = "cmnist", **how: Any) -> None:
-    """Runs of 64 images."""
-    for trial in build_grid(Request(methods, [dataset], protocol="quick", **how)).trials.values():
-        run_trial(limited(trial), out)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("export") / "runs"
-    train(out, ["lnl", "gray", "dedier"])
-    return out
-
-
-@pytest.fixture(scope="module")
-def model(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """LNL, exported."""
-    return export("lnl", tmp_path_factory.mktemp("model") / "lnl", out=store)
-
-
-@pytest.fixture
-def copy(model: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(model, tmp_path / "copy"))
-
-
-def zoo(*command: str) -> Result:
-    return CliRunner().invoke(cli, list(command))
-
-
-def the(store: Path, method: str) -> tuple[Run, Method, np.ndarray[Any, Any]]:
-    """A trial, its method as training left it, and test images."""
-    (run,) = (run for run in read_runs(store)[0] if run.result.trial.method == method)
-    (dataset,) = (debias_zoo.registry.load_dataset("cmnist")(),)  # type: ignore[attr-defined]
-    images = np.asarray(dataset.load(None, "test").head(100).images)
-    return run, trained_method(run.result.trial, load_train(run.result.trial, None), run.path), images
-
-
-def as_float(images: np.ndarray[Any, Any]) -> Tensor:
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255.0
-
 
 # --- what is exported predicts as what was trained
 
 
 @pytest.mark.parametrize("method", ["lnl", "gray", "dedier"])
 def test_the_command_writes_what_predicts_as_the_trained_network(method: str, store: Path, tmp_path: Path) -> None:
-    ended = zoo("export", method, str(tmp_path / "model"), "--out", str(store))
+    ended = invoke("export", method, str(tmp_path / "model"), "--out", str(store))
     assert ended.exit_code == 0, ended.output
     assert f"{method} on cmnist, seed 0: model.safetensors, README.md, config.json in" in ended.output
     run, trained, images = the(store, method)
@@ -144,44 +80,6 @@ def test_a_loaded_model_needs_neither_data_nor_store(model: Path, store: Path, t
     expected = trained.predict(as_float(images[:5])).numpy()
     np.testing.assert_allclose(json.loads(ended.stdout), expected, rtol=1e-4, atol=1e-5)
     assert moved.is_dir()
-
-
-TASK = Task(3, 3, 60, (3, 28, 28), (3,), None, ((10, 5, 5), (5, 10, 5), (5, 5, 10)))
-
-
-def blueprint(name: str, **changes: Any) -> Network:
-    from debias_zoo.registry import load_method
-
-    cls = load_method(name)
-    needs = {role: blueprint(needed.method) for role, needed in cls.needs(cls.Config()).items()}
-    fields = {
-        "method": name,
-        "method_version": cls.version,
-        "config": cls.Config().model_dump(mode="json"),
-        "backbone": "lnl_convnet",
-        "normalize": "cifar",
-        "seed": 3,
-        "needs": needs,
-    }
-    return Network(**{**fields, **changes})
-
-
-def config_of(network: Network, **changes: Any) -> Exported:
-    fields: dict[str, Any] = {
-        "made_by": "debias-zoo 0",
-        "network": network,
-        "task": Shapes.of(TASK),
-        "classes": ("a", "b", "c"),
-        "biases": ("x", "y", "z"),
-        "identity": "0" * 12,
-        "dataset": "made",
-        "params": {},
-        "protocol": "quick",
-        "precision": "fp32",
-        "supervision": Supervision(),
-        "metrics": {},
-    }
-    return Exported(**{**fields, **changes})
 
 
 @pytest.mark.parametrize("name", sorted(entry.name for entry in entries("method").values()))
@@ -274,7 +172,7 @@ def test_nothing_else_is_written_over(store: Path, model: Path, tmp_path: Path) 
         ("other", "other is not empty and holds no exported model"),
         ("file", "file is a file: name a folder"),
     ):
-        ended = zoo("export", "lnl", str(tmp_path / name), "--out", str(store))
+        ended = invoke("export", "lnl", str(tmp_path / name), "--out", str(store))
         assert ended.exit_code == 2
         assert words in ended.output
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
@@ -353,106 +251,6 @@ def test_an_export_that_predicts_otherwise_is_not_written(
     assert not (tmp_path / "model").exists()
 
 
-# --- what was tampered with
-
-
-def rewrite(place: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    data = json.loads((place / "config.json").read_text())
-    change(data)
-    (place / "config.json").write_text(json.dumps(data))
-
-
-def with_weights(place: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Other weights, with the digest that they have."""
-    from safetensors.numpy import load_file, save_file
-
-    tensors = load_file(place / "model.safetensors")
-    change(tensors)
-    save_file(tensors, place / "model.safetensors")
-    digest = hashlib.sha256((place / "model.safetensors").read_bytes()).hexdigest()
-    rewrite(place, lambda data: data["digests"].update({"model.safetensors": digest}))
-
-
-def network(**changes: Any) -> Callable[[Path], None]:
-    return lambda place: rewrite(place, lambda data: data["network"].update(changes))
-
-
-def nested(place: Path) -> None:
-    (place / "config.json").write_text("[" * 100_000)
-
-
-def one_bit(place: Path) -> None:
-    content = bytearray((place / "model.safetensors").read_bytes())
-    content[-1] ^= 1
-    (place / "model.safetensors").write_bytes(content)
-
-
-class Bomb:
-    def __reduce__(self) -> Any:
-        return (Path.touch, (Path("exploded"),))
-
-
-def a_pickle(place: Path) -> None:
-    content = pickle.dumps(Bomb())
-    (place / "model.safetensors").write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
-    rewrite(place, lambda data: data["digests"].update({"model.safetensors": digest}))
-
-
-TAMPERED: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "one bit": (one_bit, "is not the file that was exported"),
-    "no weights": (lambda place: (place / "model.safetensors").unlink(), "cannot read .*No such file"),
-    "a pickle": (a_pickle, "model.safetensors cannot be read"),
-    "no config": (lambda place: (place / "config.json").unlink(), "it has no config.json"),
-    "no json": (lambda place: (place / "config.json").write_text("{"), "config.json cannot be read"),
-    "nested": (nested, "config.json cannot be read"),
-    "another's": (lambda place: (place / "config.json").write_text('{"a": 1}'), "config.json is of something else"),
-    "later": (lambda place: rewrite(place, lambda data: data.update(schema_version=2)), "upgrade debias-zoo"),
-    "more fields": (lambda place: rewrite(place, lambda data: data.update(run="rm")), "config.json cannot be used"),
-    "no method": (network(method="lnn"), "unknown method 'lnn'; did you mean 'lnl'"),
-    "a version": (network(method_version=99), "exported from version 99 of method 'lnl', this is version"),
-    "a network": (network(backbone="resnet20"), "has .* tensors of no place in the network"),
-    "no network": (network(backbone="hf-hub:evil/model"), "unknown backbone 'hf-hub:evil/model'"),
-    "fetches": (network(backbone_options={"pretrained": True}), "fetches no weights"),
-    "reads files": (network(backbone_options={"checkpoint_path": "x.pth"}), "takes no option 'checkpoint_path'"),
-    "weights": (network(weights="x.pth"), "config.json cannot be used"),
-    "settings": (network(config={"scale": "much"}), "network cannot be built"),
-    "classes": (lambda place: rewrite(place, lambda data: data.update(classes=["a"])), "names 1 classes"),
-    "huge": (
-        lambda place: rewrite(place, lambda data: data["task"].update(bias_map=[3, 10**15, 14, 14])),
-        "cannot be built",
-    ),
-    "too few": (lambda place: with_weights(place, lambda found: found.pop("net.model.fc.weight")), "lacks weights"),
-    "not finite": (
-        lambda place: with_weights(place, lambda found: found["net.model.fc.bias"].fill(np.inf)),
-        "some that are not finite",
-    ),
-    "a shape": (
-        lambda place: with_weights(place, lambda found: found.update({"net.model.fc.bias": np.zeros(3, np.float32)})),
-        r"net.model.fc.bias is torch.float32 \(3,\), the network has torch.float32 \(10,\)",
-    ),
-    "a type": (
-        lambda place: with_weights(place, lambda found: found.update({"net.model.fc.bias": np.zeros(10, np.int64)})),
-        r"net.model.fc.bias is torch.int64",
-    ),
-}
-
-
-@pytest.mark.parametrize("how", TAMPERED)
-def test_what_was_tampered_with_is_refused(how: str, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(copy.parent)
-    tamper, words = TAMPERED[how]
-    tamper(copy)
-    with pytest.raises(ZooError, match=words):
-        load(copy)
-    assert [path.name for path in copy.parent.iterdir()] == ["copy"], "something was run"
-
-
-def test_what_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ZooError, match=r"no exported model: there is no such folder; `debias-zoo export RUN FOLDER`"):
-        load(tmp_path / "nowhere")
-
-
 # --- images of any kind
 
 
@@ -510,65 +308,3 @@ def test_images_it_cannot_take_are_told(model: Path, tmp_path: Path) -> None:
     for images, words in given:
         with pytest.raises(ZooError, match=words):
             found.predict(images)
-
-
-# --- ONNX
-
-
-@onnx_installed
-def test_onnx_gives_what_torch_gives_for_any_number_of_images(store: Path, tmp_path: Path) -> None:
-    import onnxruntime
-
-    ended = zoo("export", "gray", str(tmp_path / "model"), "--out", str(store), "--onnx")
-    assert ended.exit_code == 0, ended.output
-    assert "model.safetensors, model.onnx, README.md, config.json" in ended.output
-    _, trained, images = the(store, "gray")
-    session = onnxruntime.InferenceSession(tmp_path / "model" / "model.onnx", providers=["CPUExecutionProvider"])
-    for count in (1, 2, 7, 100):
-        image = as_float(images[:count])
-        (found,) = session.run(["logits"], {"image": image.contiguous().numpy()})
-        expected = trained.predict(image).numpy()
-        assert np.abs(found - expected).max() <= TOLERANCE * max(1.0, np.abs(expected).max())
-    assert "`model.onnx` takes `image` float32 (N, 3, 28, 28)" in (tmp_path / "model" / "README.md").read_text()
-    digest = hashlib.sha256((tmp_path / "model" / "model.onnx").read_bytes()).hexdigest()
-    assert json.loads((tmp_path / "model" / "config.json").read_text())["digests"]["model.onnx"] == digest
-
-
-@onnx_installed
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "backbone", "size"),
-    [
-        ("hex", "resnet18", 64),
-        ("dfr", "simple_convnet", 28),
-        ("denetdm", "mlp", 28),
-        ("dfa", "convnext_atto", 64),
-        ("end", "resnet20", 32),
-        ("erm", "vit_tiny_patch16_224", 32),
-    ],
-)
-def test_backbones_as_onnx(name: str, backbone: str, size: int) -> None:
-    task = Task(3, 3, 60, (3, size, size), (3,), None, TASK.group_counts)
-    method = untrained(blueprint(name, backbone=backbone), task).eval().requires_grad_(False)
-    assert onnx_model(method, torch.rand(5, 3, size, size, generator=torch.Generator().manual_seed(0)))
-
-
-@onnx_installed
-@pytest.mark.slow
-def test_what_onnx_has_not_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    method = untrained(blueprint("erm"), TASK).eval().requires_grad_(False)
-    image = torch.rand(3, 3, 28, 28, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr("debias_zoo.onnx_model._ran", lambda content, image: method.predict(image).numpy() + 0.01)
-    with pytest.raises(ZooError, match=r"ONNX is off by 0\.01 in a logit, more than 0\.0001: nothing was written"):
-        onnx_model(method, image)
-    whole = type(method).predict
-    monkeypatch.setattr(type(method), "predict", lambda self, image: whole(self, image) if image.sum() > 0 else image)
-    with pytest.raises(ZooError, match=r"erm cannot be written as ONNX: .*leave out --onnx"):
-        onnx_model(method, image)
-
-
-def test_without_the_extra_onnx_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("debias_zoo.onnx_model.find_spec", lambda name: None)
-    ended = zoo("export", "erm", str(tmp_path / "model"), "--out", str(tmp_path), "--onnx")
-    assert ended.exit_code == 2
-    assert "ONNX needs onnx, onnxruntime, onnxscript: pip install 'debias-zoo[onnx]'" in ended.output
