@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from .errors import ZooError
 from .method import Task
 from .trial import Supervision, Trial
+from .validated import reason
 
 FORMAT: Literal["debias-zoo model"] = "debias-zoo model"
 EXPORT_SCHEMA: Literal[1] = 1
@@ -22,6 +23,9 @@ CONFIG, WEIGHTS, CARD, ONNX = "config.json", "model.safetensors", "README.md", "
 
 _LARGEST = 2**20
 """Bytes of a config.json; ours have a few thousand."""
+
+Side = Annotated[int, Field(ge=1, le=4096)]
+"""Channels or pixels each way; far beyond what is exported, far below what fills a machine."""
 
 
 class Network(BaseModel):
@@ -51,10 +55,10 @@ class Shapes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    classes: int
-    biases: int
-    train_size: int
-    image_shape: tuple[int, int, int]
+    classes: int = Field(ge=1)
+    biases: int = Field(ge=0)
+    train_size: int = Field(ge=0)
+    image_shape: tuple[Side, Side, Side]
     bias_parts: tuple[int, ...] = ()
     bias_map: tuple[int, int, int, int] | None = None
     group_counts: tuple[tuple[int, ...], ...] | None = None
@@ -109,7 +113,7 @@ def read_exported(folder: Path) -> Exported:
     try:
         return Exported.model_validate(data)
     except Exception as error:  # other fields, or nested too deeply
-        raise ZooError(f"{folder / CONFIG} cannot be used ({type(error).__name__}): export the trial again") from error
+        raise ZooError(f"{folder / CONFIG} cannot be used ({reason(error)}): export the trial again") from error
 
 
 def raw_config(folder: Path) -> Mapping[str, Any]:

@@ -10,12 +10,17 @@ import torch
 from torch import Tensor
 
 from .assembly import untrained
+from .bounded import Bounded
 from .devices import pick_device
 from .errors import ZooError
 from .exported import WEIGHTS, Exported, Network, read_exported
 from .method import Method
 from .predictor import Predictor
 from .registry import load_method
+
+GIB = 2**30
+ONE_TENSOR, WHOLE_NETWORK = 2 * GIB, 8 * GIB
+"""Bytes that a network may take while it is loaded, whatever its config.json says."""
 
 
 def load(folder: str | Path, *, device: str = "cpu") -> Predictor:
@@ -76,7 +81,8 @@ def _built(config: Exported, place: Path) -> Method:
         if "pretrained" in network.backbone_options:
             raise ZooError(f"{place}: an exported model fetches no weights, but its backbone would")
     try:
-        return untrained(config.network, config.task.task())
+        with Bounded(ONE_TENSOR, WHOLE_NETWORK):
+            return untrained(config.network, config.task.task())
     except ZooError as error:
         raise ZooError(f"{place}: {error}") from error
     except Exception as error:  # whatever settings that fit no network make a method raise
@@ -110,7 +116,8 @@ def _check(found: Predictor, place: Path) -> None:
     """That one grey image gives a finite logit for each class."""
     channels, height, width = found.image_shape
     try:
-        logits = found.logits(torch.full((1, channels, height, width), 0.5))
+        with Bounded(ONE_TENSOR):
+            logits = found.logits(torch.full((1, channels, height, width), 0.5))
     except Exception as error:  # whatever settings that fit no network make a method raise
         raise ZooError(f"{place}: its network cannot predict ({type(error).__name__}: {error})") from error
     if logits.shape != (1, len(found.classes)):

@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from .errors import ZooError
 from .trial import SCHEMA, Explained, Probe, Result, Trial
+from .validated import reason
 from .writing import make_folder, write_bytes, write_text
 
 Found = TypeVar("Found", Probe, Explained)
@@ -153,22 +153,13 @@ def parse_result(content: bytes, path: Path) -> Result:
         result = Result.model_validate_json(content)
     except Exception as error:  # what is not JSON, nested too deeply, or of other fields
         _check_schema(_schema(content), path)
-        raise DamagedError(f"result {path} cannot be read ({_reason(error)})") from error
+        raise DamagedError(f"result {path} cannot be read ({reason(error)})") from error
     _check_schema(result.schema_version, path)
     if result.schema_version < 1:
         raise DamagedError(f"result {path} has schema {result.schema_version}, which there never was")
     if result.identity != result.trial.identity:
         raise DamagedError(f"result {path} does not belong to its configuration (identity {result.identity})")
     return result
-
-
-def _reason(error: Exception) -> str:
-    """The kind of an error and, of fields that are not as they should be, the first one."""
-    kind = type(error).__name__
-    if not isinstance(error, ValidationError):
-        return kind
-    first = error.errors(include_url=False, include_input=False)[0]
-    return f"{kind}: {'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else f"{kind}: {first['msg']}"
 
 
 def _schema(content: bytes) -> object:

@@ -25,3 +25,12 @@ def validated(model: type[Model], values: dict[str, Any], who: str) -> Model:
         key = where.partition(".")[0]
         about = known[key].description if key in known else ""
         raise ZooError(f"{who}: {where}={first['input']!r}: {first['msg']} ({about})") from error
+
+
+def reason(error: Exception) -> str:
+    """The kind of an error and, of fields that are not as they should be, the first one."""
+    kind = type(error).__name__
+    if not isinstance(error, ValidationError):
+        return kind
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{kind}: {'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else f"{kind}: {first['msg']}"

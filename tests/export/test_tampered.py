@@ -81,6 +81,18 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda place: rewrite(place, lambda data: data["task"].update(bias_map=[3, 10**15, 14, 14])),
         "cannot be built",
     ),
+    "large": (
+        lambda place: rewrite(place, lambda data: data["task"].update(bias_map=[3, 10**7, 14, 14])),
+        r"a tensor of shape \(10000000, 32, 3, 3\) is more than an exported model may have",
+    ),
+    "large images": (
+        lambda place: rewrite(place, lambda data: data["task"].update(image_shape=[3, 10**5, 10**5])),
+        "task.image_shape.1: Input should be less than or equal to 4096",
+    ),
+    "no classes": (
+        lambda place: rewrite(place, lambda data: data["task"].update(classes=-1)),
+        "task.classes: Input should be greater than or equal to 1",
+    ),
     "too few": (lambda place: with_weights(place, lambda found: found.pop("net.model.fc.weight")), "lacks weights"),
     "not finite": (
         lambda place: with_weights(place, lambda found: found["net.model.fc.bias"].fill(np.inf)),
