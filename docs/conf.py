@@ -55,7 +55,8 @@ def _headed(app: Any, name: str, source: list[str]) -> None:
     """Give a sheet of results its heading; it is found from the page on results, not from the menu."""
     path = Path(name)
     if path.parts[0] == "results" and path.name in SHEETS:
-        source[0] = f"---\norphan: true\n---\n\n# {path.parts[1]}: {SHEETS[path.name]}\n\n{source[0]}"
+        of = f"{path.parts[1]}: " if len(path.parts) > 2 else ""
+        source[0] = f"---\norphan: true\n---\n\n# {of}{SHEETS[path.name]}\n\n{source[0]}"
 
 
 def _named_together(app: Any, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:

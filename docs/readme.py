@@ -1,4 +1,4 @@
-"""Write the README's tables of methods and data sets from the facts that their classes state.
+"""Write the README's tables: methods and data sets from the facts of their classes, results from the ledger.
 
 python docs/readme.py            writes them
 python docs/readme.py --check    exits 1 where they are stale
@@ -14,7 +14,11 @@ from typing import Any
 from debias_zoo.listing import rows
 
 OURS = "debias-zoo"
-README = Path(__file__).resolve().parent.parent / "README.md"
+DOCS = Path(__file__).resolve().parent
+README = DOCS.parent / "README.md"
+LEDGER = DOCS / "results" / "ledger.md"
+SHOWN = 7
+"""Published numbers of the ledger that the README repeats."""
 
 
 def _ours(what: str) -> list[dict[str, Any]]:
@@ -38,9 +42,28 @@ def datasets() -> str:
     return "\n".join(lines)
 
 
+def ledger() -> str:
+    """The first published numbers of the ledger: ours in the last epoch and in the one that is best on the test."""
+    lines = [
+        "| method | data | published | ours, last epoch | ours, best epoch on the test | seeds |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    data, ours = "", dict[str, list[str]]()
+    for line in LEDGER.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("*") and not line.startswith("**"):
+            data = line.strip("*")
+        elif len(cells) > 5 and cells[5] in ("last", "oracle"):
+            method, _, published, mean, seeds, epoch = cells[:6]
+            row = ours.setdefault(f"| `{method}` | `{data.replace(', ', ':', 1)}` | {published} |", [])
+            row += [mean] if epoch == "last" else [mean, seeds]
+    lines += [f"{start} {' | '.join(rest)} |" for start, rest in list(ours.items())[:SHOWN]]
+    return "\n".join(lines)
+
+
 def renewed(text: str) -> str:
     """``text`` with what stands between ``<!-- name -->`` and ``<!-- end -->`` written anew."""
-    for name, table in (("methods", methods()), ("datasets", datasets())):
+    for name, table in (("methods", methods()), ("datasets", datasets()), ("ledger", ledger())):
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
         if not re.search(pattern, text, re.S):
             raise SystemExit(f"the README has no place for {name}: <!-- {name} --> ... <!-- end -->")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from debias_zoo.trial import Result
+
+from .caption import selection_sentence
 from .cells import NOTHING, TITLES, UNREAD, percent, spread
 from .published import Published, published
 from .rows import Block, Row, Table
@@ -19,17 +22,22 @@ _COLUMNS = (
     Column("published", "Published"),
     Column("ours", "Ours"),
     Column("n", "n"),
+    Column("selection", "Epoch", text=True),
     Column("difference", "Difference"),
     Column("verdict", "Verdict", text=True),
+    Column("hours", "Core-hours"),
     Column("source", "Source", below=True),
     Column("command", "Command", below=True),
 )
 
 
-def ledger_sheet(table: Table, methods: Sequence[str] = ()) -> Sheet:
+def ledger_sheet(table: Table, methods: Sequence[str] = (), others: Sequence[Table] = ()) -> Sheet:
     """Published numbers of every method of the table, and those of its data sets that no run answers yet.
 
-    methods: the only ones that the table shows; empty: it shows all there are.
+    Args:
+        table: ours.
+        methods: the only ones that it shows; empty: it shows all there are.
+        others: the same runs with epochs that other rules choose, each of which has a line of its own.
     """
     sections = []
     told = [number for block in table.blocks for _, number in answers(block)]
@@ -37,14 +45,17 @@ def ledger_sheet(table: Table, methods: Sequence[str] = ()) -> Sheet:
         unanswered = [number for number in _open(block) if number not in told]
         told += unanswered
         asked = [number for number in unanswered if not methods or number.method in methods]
-        rows = [*[_row(row, number) for row, number in answers(block)], *[_not_run(block, number) for number in asked]]
+        answered = [cells for row, number in answers(block) for cells in _rows(table, others, row, number)]
+        rows = [*answered, *[_not_run(block, number) for number in asked]]
         if rows:
             sections.append(Section(block.title, tuple(rows)))
     problems = table.problems if sections else (*table.problems, _nothing(table))
     notes = (
-        f"Ours: the {table.selection} epoch, mean ± sample standard deviation over n seeds; difference in points.",
+        "Ours: mean ± sample standard deviation over n seeds; difference in points.",
+        *map(selection_sentence, (table, *others)),
         f"matches: the difference is at most twice both spreads together, or {100 * LEAST:.0f} points; else lower or "
         "higher.",
+        "Core-hours: of all n trials together, seconds times threads; on a GPU its hours.",
         "setting differs: not run under --protocol paper, or with deviations from the paper that its recipe lists.",
         f"{UNREAD}: not read in the paper itself.",
     )
@@ -73,7 +84,7 @@ def _open(block: Block) -> list[Published]:
 
 def _not_run(block: Block, number: Published) -> tuple[Cell, ...]:
     trial = block.rows[0].trial.model_copy(update={"method": number.method, "options": (), "needs": {}})
-    return _cells(number.method, "", number, None, "", "", "not run", trial.command())
+    return _cells(name=number.method, setting="", number=number, verdict="not run", command=trial.command())
 
 
 def belongs(number: Published, row: Row) -> bool:
@@ -85,13 +96,43 @@ def belongs(number: Published, row: Row) -> bool:
     )
 
 
-def _row(row: Row, number: Published) -> tuple[Cell, ...]:
+def _rows(table: Table, others: Sequence[Table], row: Row, number: Published) -> Iterator[tuple[Cell, ...]]:
+    """A published number's lines: ours by the table's rule and by the others that can be asked."""
+    yield _row(row, number, table.selection)
+    trials = {result.identity for result in row.results}
+    for other in others:
+        for same in other.rows:
+            if not trials.isdisjoint(result.identity for result in same.results):
+                yield _row(same, number, other.selection)
+
+
+def _row(row: Row, number: Published, rule: str) -> tuple[Cell, ...]:
     value = row.values[number.metric]
     mean, std = (value.mean, value.std) if value else (None, None)
-    verdict = judged(row, number, mean, std)
     return _cells(
-        row.name, row.setting, number, mean, spread(std), str(len(row.seeds)), verdict, row.trial.command(row.seeds)
+        name=row.name,
+        setting=row.setting,
+        number=number,
+        mean=mean,
+        std=spread(std),
+        n=len(row.seeds),
+        rule=rule,
+        verdict=judged(row, number, mean, std),
+        hours=core_hours(row.results),
+        command=row.trial.command(row.seeds),
     )
+
+
+def core_hours(results: Sequence[Result]) -> float | None:
+    """Hours of processor cores that the trials took, or of GPUs; None where one did not note what it ran on."""
+    found = [_core_seconds(result) for result in results]
+    return math.fsum(one for one in found if one is not None) / 3600.0 if None not in found else None
+
+
+def _core_seconds(result: Result) -> float | None:
+    device = result.environment.get("device")
+    cores = result.environment.get("threads") if device == "cpu" else 1
+    return result.seconds["total"] * cores if device is not None and cores is not None else None
 
 
 def judged(row: Row, number: Published, mean: float | None, std: float | None) -> str:
@@ -106,7 +147,17 @@ def judged(row: Row, number: Published, mean: float | None, std: float | None) -
 
 
 def _cells(
-    name: str, setting: str, number: Published, mean: float | None, std: str, n: str, verdict: str, command: str
+    *,
+    name: str,
+    setting: str,
+    number: Published,
+    command: str,
+    verdict: str,
+    mean: float | None = None,
+    std: str = "",
+    n: int | None = None,
+    rule: str = "",
+    hours: float | None = None,
 ) -> tuple[Cell, ...]:
     difference = None if mean is None else mean - number.mean
     paper = f"{percent(number.mean)}{spread(number.std)}{'' if number.verified else UNREAD}"
@@ -115,9 +166,11 @@ def _cells(
         Cell(TITLES[number.metric], number.metric),
         Cell(paper, {"": number.mean, "std": number.std, "n": number.n}),
         Cell(NOTHING if mean is None else f"{percent(mean)}{std}", mean),
-        Cell(n or NOTHING, int(n) if n else None),
+        Cell(NOTHING if n is None else str(n), n),
+        Cell(rule or NOTHING, rule or None),
         Cell(NOTHING if difference is None else f"{100 * difference:+.2f}", difference),
         Cell(verdict, verdict),
+        Cell(NOTHING if hours is None else f"{hours:.2f}", hours),
         Cell(number.source, number.source),
         Cell(command, command),
     )

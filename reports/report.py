@@ -78,21 +78,29 @@ def make_report(runs: Sequence[Run], problems: Iterable[str], asked: Asked) -> R
     metrics, rules = known_metrics(asked.metrics), known_rules(asked.rules or (DEFAULT,))
     told = list(problems)
     runs = _once(_of_methods(runs, asked.methods), told)
-    results, epochs = [run.result for run in runs], epochs_of(runs)
-    rule = rules[0] if len(rules) == 1 else RULES[DEFAULT]
-    if rule.name != DEFAULT:
-        results = selected(runs, epochs, rule, asked.split, metrics[0], told)
-    table = build_table(
-        results,
-        methods=list(asked.methods) or None,
-        problems=told,
-        split=asked.split,
-        metrics=metrics,
-        selection=rule.name,
-        leakage=_leakage(runs, told) if rule.name == DEFAULT else {},  # of the last epoch's network
-    )
-    sheets = [_whole(sheet, table) for sheet in _sheets(table, epochs, rules, asked)]
-    return Report(table, sheets, epochs)
+    epochs = epochs_of(runs)
+
+    def table_by(rule: Rule) -> Table:
+        last = rule.name == DEFAULT
+        results = selected(runs, epochs, rule, asked.split, metrics[0], told) if not last else [r.result for r in runs]
+        return build_table(
+            results,
+            methods=list(asked.methods) or None,
+            problems=told,
+            split=asked.split,
+            metrics=metrics,
+            selection=rule.name,
+            leakage=_leakage(runs, told) if last else {},  # of the last epoch's network
+        )
+
+    table = table_by(rules[0] if len(rules) == 1 else RULES[DEFAULT])
+    sheets = list(_sheets(table, epochs, rules, asked))
+    if asked.ledger:
+        others = [table_by(rule) for rule in rules if rule.name != table.selection]
+        sheets.append(ledger_sheet(table, asked.methods, others))
+    if asked.cost:
+        sheets.append(costs_sheet(table))
+    return Report(table, [_whole(sheet, table) for sheet in sheets], epochs)
 
 
 def _of_methods(runs: Sequence[Run], methods: Sequence[str]) -> list[Run]:
@@ -115,9 +123,9 @@ def _once(runs: Sequence[Run], told: list[str]) -> list[Run]:
 
 
 def _sheets(table: Table, epochs: EpochsOf, rules: Sequence[Rule], asked: Asked) -> Iterator[Sheet]:
-    """In the place of the table, what was asked for."""
+    """In the place of the table, what was asked for; but for the ledger, which has the rules' epochs itself."""
     metrics = table.metrics if LEAKAGE not in table.metrics else table.metrics[:-1]
-    if len(rules) > 1:
+    if len(rules) > 1 and not asked.ledger:
         shown = metrics if asked.metrics is not METRICS else metrics[:1]
         yield from (choices_sheet(table, epochs, rules, metric) for metric in shown)
     if asked.layout:
@@ -130,10 +138,6 @@ def _sheets(table: Table, epochs: EpochsOf, rules: Sequence[Rule], asked: Asked)
         yield differences_sheet(table, epochs, asked.compare or None, metrics[0])
     if asked.groups:
         yield groups_sheet(table, epochs)
-    if asked.ledger:
-        yield ledger_sheet(table, asked.methods)
-    if asked.cost:
-        yield costs_sheet(table)
 
 
 def differences_sheet(table: Table, epochs: EpochsOf, reference: str | None, metric: str) -> Sheet:

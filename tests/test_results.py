@@ -53,6 +53,11 @@ def test_every_document_is_made_again(folder: Path, documents: ModuleType) -> No
     assert len(names) == 7
 
 
+@pytest.mark.slow
+def test_the_ledger_is_made_again(documents: ModuleType) -> None:
+    assert (RESULTS / "ledger.md").read_text() == documents.paper_ledger(), "run `python docs/results/documents.py`"
+
+
 def without_drawings(page: str) -> str:
     """What does not depend on the version of matplotlib."""
     return re.sub(r"<svg.*?</svg>|figures by matplotlib [\w.]+", "", page, flags=re.S)

@@ -5,7 +5,8 @@
 writes, beside the trials in ``docs/results/NAME/``, ``table.md``, ``table.csv``, ``table.tex``, ``selection.md``,
 ``ledger.md``, ``cost.md`` and ``page.html``; without a name, for all folders. Each is what ``debias-zoo report
 docs/results/NAME`` prints with the options below, the Markdown followed by where the numbers came from.
-``command.txt`` holds the command that made the runs; the table's methods stand in its order.
+``command.txt`` holds the command that made the runs; the table's methods stand in its order. ``ledger.md`` beside this
+file has the published numbers of all that was run as the papers do.
 """
 
 from __future__ import annotations
@@ -46,6 +47,19 @@ def documents(folder: Path) -> Iterator[tuple[str, str]]:
             yield "page.html", to_html(runs, problems, asked, folder)
 
 
+def paper_ledger() -> str:
+    """What papers print beside ours, of all runs under ``--protocol paper``, in the last epoch and in the best."""
+    runs = [run for path in folders() for run in read_runs(path)[0] if run.result.trial.protocol == "paper"]
+    report = make_report(runs, [], Asked(rules=("last", "oracle"), ledger=True))
+    results = [run.result for run in runs]
+    return f"{render_report(report, 'markdown')}\n{origin(results, 'python docs/results/documents.py')}"
+
+
+def folders() -> list[Path]:
+    """Those that hold results."""
+    return sorted(path.parent for path in HERE.glob("*/command.txt"))
+
+
 def origin(results: list[Result], command: str) -> str:
     """Command, commits, machines and dates of the results."""
 
@@ -62,10 +76,10 @@ def origin(results: list[Result], command: str) -> str:
 
 def main() -> None:
     """Write the documents of the folders that are named, or of all."""
-    names = sys.argv[1:] or sorted(path.parent.name for path in HERE.glob("*/command.txt"))
-    for name in names:
-        for file, text in documents(HERE / name):
-            (HERE / name / file).write_text(text)
+    for folder in [HERE / name for name in sys.argv[1:]] or folders():
+        for file, text in documents(folder):
+            (folder / file).write_text(text)
+    (HERE / "ledger.md").write_text(paper_ledger())
 
 
 if __name__ == "__main__":

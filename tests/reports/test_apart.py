@@ -253,7 +253,7 @@ def test_an_open_number_is_listed_once_and_not_where_its_method_was_not_asked_fo
     results = [make_result("erm", **data()), make_result("lff", **data(protocol="paper"))]
     table = build_table(results)
     assert len(table.blocks) == 2
-    verdicts = [(row[0].text, row[6].text) for section in ledger_sheet(table).sections for row in section.rows]
+    verdicts = [(row[0].text, row[7].text) for section in ledger_sheet(table).sections for row in section.rows]
     assert len(set(verdicts)) == len(verdicts)
     assert not {"erm", "lff"} & {name for name, verdict in verdicts if verdict == "not run"}
     assert {"denetdm", "jtt"} <= {name for name, verdict in verdicts if verdict == "not run"}

@@ -20,6 +20,7 @@ from debias_zoo.reports.ledger import ledger_sheet
 from debias_zoo.reports.pivots import pivot_sheets
 from debias_zoo.reports.render_sheets import records, render_sheets
 from debias_zoo.reports.robustness import robustness_sheet
+from debias_zoo.reports.selection import RULES, chosen_by
 from debias_zoo.reports.sheets import Cell, Column, Section, Sheet
 from debias_zoo.reports.table import build_table
 from debias_zoo.trial import Result
@@ -58,6 +59,21 @@ def test_a_number_within_two_spreads_or_two_points_matches() -> None:
     assert "--seed 0,1,2 --protocol paper --precision bf16" in row["command"]
     assert {other["verdict"] for other in others} == {"not run"}
     assert {"gray", "lnl", "blindeye"} <= {other["method"] for other in others}
+
+
+def test_a_line_for_each_rule_and_core_hours_of_all_seeds() -> None:
+    results = make_seeds("erm", [0.38, 0.40], protocol="paper")
+    best = [
+        chosen_by(RULES["oracle"], result, {"test": {**result.metrics["test"], "accuracy": 0.5}}) for result in results
+    ]
+    others = [build_table(best, selection="oracle")]
+    last, oracle, *_ = records(ledger_sheet(build_table(results), others=others))
+    assert [(row["selection"], row["ours"]) for row in (last, oracle)] == [("last", 0.39), ("oracle", 0.5)]
+    assert last["hours"] is oracle["hours"] is None, "not noted"
+    seconds = sum(result.seconds["total"] for result in results)
+    for environment, cores in (({"device": "cpu", "threads": 3}, 3), ({"device": "cuda:0", "threads": 3}, 1)):
+        noted = [result.model_copy(update={"environment": environment}) for result in results]
+        assert records(ledger_sheet(build_table(noted)))[0]["hours"] == pytest.approx(cores * seconds / 3600)
 
 
 def test_other_settings_are_called_so() -> None:
