@@ -19,7 +19,7 @@ class PerSampleEMA(nn.Module):
     value: Tensor
     label: Tensor
 
-    def __init__(self, size: int, alpha: float = 0.7) -> None:
+    def __init__(self, size: int, alpha: float) -> None:
         super().__init__()
         self.alpha = alpha
         self.register_buffer("value", torch.zeros(size))
@@ -51,7 +51,7 @@ class RelativeDifficulty(nn.Module):
         size: training images. classes: labels. alpha: weight of the past.
     """
 
-    def __init__(self, size: int, classes: int, alpha: float = 0.7) -> None:
+    def __init__(self, size: int, classes: int, alpha: float) -> None:
         super().__init__()
         self.classes = classes
         self.biased = PerSampleEMA(size, alpha)

@@ -152,6 +152,47 @@ def test_the_strength_is_chosen_by_the_worst_group_of_the_other_half(monkeypatch
     assert min(accuracy[0.2]) > min(accuracy[0.5])
 
 
+def test_strengths_are_judged_on_images_they_were_not_fitted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, groups = spurious()
+    fitted: dict[float, Floats] = {}
+
+    def by_heart(x: Floats, y: Ints, strength: float, iterations: int) -> Floats:
+        fitted[strength] = x
+        return np.array([[strength, *np.zeros(6)], [0.0, *np.zeros(6)]])
+
+    monkeypatch.setattr(dfr, "logistic", by_heart)
+    best_strength(x, y, groups, DFR.Config(strengths=(0.5, 0.2)), np.random.default_rng(0))
+    np.testing.assert_array_equal(fitted[0.5], fitted[0.2], "the strengths are not compared on the same images")
+    drawn = {tuple(row) for row in fitted[0.5]}
+    asked: list[tuple[float, ...]] = []
+
+    class Watched(np.ndarray):  # type: ignore[type-arg]
+        def __matmul__(self, other: Any) -> Any:
+            asked.extend(map(tuple, np.asarray(self)))
+            return np.asarray(self) @ other
+
+    best_strength(x.view(Watched), y, groups, DFR.Config(strengths=(0.5,)), np.random.default_rng(0))
+    assert asked
+    assert drawn.isdisjoint(asked)
+    assert len(asked) == sum(int(np.sum(groups == group)) // 2 for group in range(4))
+
+
+def test_the_constant_of_the_layer_counts_when_strengths_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, groups = spurious()
+    shift = 3.0
+    x[:, 0] += shift  # only a constant of -shift is right in every group
+    layers = {c: np.array([[0.0] * 7, [1.0, 0, 0, 0, 0, 0, w]]) for c, w in ((0.5, shift), (0.2, 0.0), (0.1, -shift))}
+    monkeypatch.setattr(dfr, "logistic", lambda x, y, strength, iterations: layers[strength])
+    config = DFR.Config(strengths=(0.5, 0.2, 0.1))
+    assert best_strength(x, y, groups, config, np.random.default_rng(0)) == 0.1
+
+
+def test_a_group_of_one_image_is_judged_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dfr, "logistic", lambda x, y, strength, iterations: np.zeros((2, 3)))
+    x, one = np.ones((4, 2)), np.arange(4)
+    assert best_strength(x, one % 2, one, DFR.Config(strengths=(0.5, 0.2)), np.random.default_rng(0)) == 0.5
+
+
 def test_refits_on_balanced_subsets_are_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, groups = spurious()
     least = int(np.bincount(groups).min())

@@ -53,7 +53,7 @@ class LfFWithoutMeans(LfF):
     """SubpopBench: weights from the losses of the batch alone, of which nothing is kept."""
 
     def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        self.difficulty = RelativeDifficulty(self.task.train_size, self.task.classes).double()
+        self.difficulty = RelativeDifficulty(self.task.train_size, self.task.classes, 0.7).double()
         return super().forward(loss, batch, clock)
 
 
@@ -71,7 +71,7 @@ def test_golden_values() -> None:
         assert float(generalized_cross_entropy(logits, torch.tensor([label]), 0.7)) == pytest.approx(value, rel=1e-14)
     shares = []
     for means, largest in (([2.0, 0.1], 2.5), ([1.0, 0.5], 2.0)):
-        ema = PerSampleEMA(4).double()
+        ema = PerSampleEMA(4, 0.7).double()
         ema.update(torch.tensor([*means, largest]), torch.zeros(3, dtype=torch.int64), torch.arange(3))
         shares.append(ema.relative(torch.zeros(2, dtype=torch.int64), torch.arange(2), 3))
     assert relative_difficulty(*shares).tolist() == pytest.approx([0.61538461, 0.13793103], abs=1e-8)
@@ -87,7 +87,7 @@ def test_the_gradient_is_q_times_that_of_the_generalised_cross_entropy() -> None
 
 
 def test_the_largest_mean_is_that_of_the_class_in_the_whole_split() -> None:
-    ema = PerSampleEMA(5)
+    ema = PerSampleEMA(5, 0.7)
     ema.update(torch.tensor([4.0, 9.0]), torch.tensor([0, 1]), torch.tensor([0, 3]))
     ema.update(torch.tensor([1.0]), torch.tensor([0]), torch.tensor([2]))
     assert ema.relative(torch.tensor([0]), torch.tensor([2]), 2).tolist() == [0.25]
@@ -96,7 +96,7 @@ def test_the_largest_mean_is_that_of_the_class_in_the_whole_split() -> None:
 
 
 def test_a_class_without_any_loss_weighs_nothing() -> None:
-    difficulty = RelativeDifficulty(4, 2)
+    difficulty = RelativeDifficulty(4, 2, 0.7)
     weight = difficulty(torch.zeros(2), torch.zeros(2), torch.tensor([0, 0]), torch.tensor([1, 2]))
     assert weight.tolist() == [0.0, 0.0]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,23 @@ from replicas import (
     lnl_net,
     make_batch,
     make_method,
+    make_task,
     weights,
 )
 
 from debias_zoo.assembly import build_method
 from debias_zoo.datasets.cmnist import ColoredMNIST
 from debias_zoo.engine import Engine
+from debias_zoo.errors import ZooError
 from debias_zoo.grid import Request, build_grid
-from debias_zoo.methods.losses.bias_heads import DenseHeads, PooledHead, bias_loss, negative_entropy
+from debias_zoo.methods.losses.bias_heads import (
+    DenseHeads,
+    PooledHead,
+    bias_loss,
+    bias_predictor,
+    bias_targets,
+    negative_entropy,
+)
 from debias_zoo.methods.losses.grl import reverse_gradient
 from debias_zoo.plans import plan_stages
 from debias_zoo.protocol import Settings
@@ -115,6 +125,40 @@ def test_ignored_pixels_give_no_loss() -> None:
     torch.testing.assert_close(bias_loss(changed, batch), whole)
     batch.bias_map.fill_(-100)
     assert bias_loss(logits, batch) == 0
+
+
+def test_the_one_pixel_that_is_not_ignored_counts_whole() -> None:
+    method, batch = make_method("lnl"), make_batch()
+    assert batch.bias_map is not None
+    logits = method.bias(method.net.tap(batch.image))
+    label = int(batch.bias_map.max())
+    batch.bias_map.fill_(-100)
+    batch.bias_map[3, :, 4, 5] = label
+    alone = sum(-float(head[3, :, 4, 5].detach().log_softmax(0)[label]) for head in logits)
+    assert float(bias_loss(logits, batch).detach()) == pytest.approx(alone, rel=1e-6)
+
+
+@pytest.mark.parametrize("grid", [(7, 14), (14, 7), (5, 5)])
+def test_dense_labels_are_taken_at_the_nearest_pixel_of_another_grid(grid: tuple[int, int]) -> None:
+    batch = make_batch()
+    assert batch.bias_map is not None
+    height, width = batch.bias_map.shape[2:]
+    rows = [int((2 * k + 1) * height / (2 * grid[0])) for k in range(grid[0])]
+    columns = [int((2 * k + 1) * width / (2 * grid[1])) for k in range(grid[1])]
+    found = bias_targets([torch.zeros(len(batch.label), 8, *grid)] * 3, batch)
+    for k, target in enumerate(found):
+        assert torch.equal(target, batch.bias_map[:, k][:, rows][:, :, columns])
+
+
+def test_h_learns_at_a_rate_of_its_own() -> None:
+    optims = make_method("lnl", bias_lr_scale=3.0).optimizers()
+    assert {name: optim.lr_scale for name, optim in optims.items()} == {"net": 1.0, "bias": 3.0}
+
+
+def test_two_biases_are_enough_for_h_and_one_is_not() -> None:
+    assert isinstance(bias_predictor(replace(make_task(dense=False), biases=2), (32, 14, 14)), PooledHead)
+    with pytest.raises(ZooError, match="at least two values; the data set has none to offer"):
+        bias_predictor(replace(make_task(dense=False), biases=1), (32, 14, 14))
 
 
 def test_entropy_is_finite_where_a_probability_is_zero() -> None:
