@@ -1,4 +1,4 @@
-.PHONY: lint types test slow bench docs results
+.PHONY: lint types test slow coverage lowest newest bench docs results
 
 lint:
 	ruff format --check .
@@ -12,6 +12,18 @@ test:
 
 slow:
 	pytest -m slow
+
+coverage:
+	pytest --cov --cov-report term-missing:skip-covered
+
+# The fast tests with the lowest and the newest versions that pyproject.toml admits: make lowest PYTHON=3.12
+PYTHON ?= 3.11
+lowest: RESOLUTION = lowest-direct
+newest: RESOLUTION = highest
+lowest newest:
+	uv venv --quiet --clear --python $(PYTHON) build/$@
+	VIRTUAL_ENV=build/$@ uv pip install --quiet --resolution $(RESOLUTION) --editable '.[dev]'
+	build/$@/bin/python -m pytest
 
 bench:
 	python tests/benchmarks/speed.py

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from .errors import ZooError
 from .store import DamagedError, NewerError, read_result, trial_folders, why_failed
 from .trial import Result, Trial
 
-STATES = ("finished", "running", "stopped", "failed", "damaged", "newer", "unreadable")
+State = Literal["finished", "running", "stopped", "failed", "damaged", "newer", "unreadable"]
 """A stopped trial has a checkpoint or nothing yet, and its command goes on with it; no process holds it.
 
 A newer one was written by a later version of debias-zoo; an unreadable one cannot be opened here.
@@ -29,13 +30,13 @@ class Stored:
     """A trial's folder.
 
     Attributes:
-        path: of the folder. state: one of ``STATES``. trial: None where neither file tells what it was.
+        path: of the folder. state: how it stands. trial: None where neither file tells what it was.
         result: where it is finished. reason: why it failed or is damaged; "".
         size: of its files, in bytes. changed: when a file of it was written last, as an ISO date and time.
     """
 
     path: Path
-    state: str
+    state: State
     trial: Trial | None
     result: Result | None
     reason: str
@@ -117,13 +118,13 @@ def _regular(folder: Path) -> Iterator[os.stat_result]:
                 yield found
 
 
-def _state(folder: Path) -> tuple[str, Result | None, str]:
+def _state(folder: Path) -> tuple[State, Result | None, str]:
     try:
         return "finished", read_result(folder / "result.json"), ""
     except FileNotFoundError:
         pass
     except ZooError as error:
-        kinds: dict[type[ZooError], str] = {DamagedError: "damaged", NewerError: "newer"}
+        kinds: dict[type[ZooError], State] = {DamagedError: "damaged", NewerError: "newer"}
         return kinds.get(type(error), "unreadable"), None, str(error)
     if _held(folder):
         return "running", None, ""

@@ -70,7 +70,6 @@ class HistoryEngine(Engine):
     def __init__(self, method: Method) -> None:
         super().__init__(method)
         self.history = History(method)
-        self._clock: Clock | None = None
         self._before: dict[str, Tensor] = {}
 
     def names(self, tensors: list[torch.nn.Parameter]) -> list[str]:
@@ -79,7 +78,6 @@ class HistoryEngine(Engine):
         return [known.get(id(p), STRANGER) for p in tensors]
 
     def step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        self._clock = clock
         self.history.optimizers = {name: self.names(params) for name, params in self._parameters.items()}
         fields = {k: v for k, v in vars(batch).items() if isinstance(v, Tensor)}
         before = {name: value.clone() for name, value in fields.items()}
