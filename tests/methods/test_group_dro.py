@@ -27,6 +27,7 @@ from debias_zoo.backbones import BackboneFactory
 from debias_zoo.errors import ZooError
 from debias_zoo.method import Batch
 from debias_zoo.methods.group_dro import GroupDRO, adjustments, ascend
+from debias_zoo.methods.losses.groups import batch_bias, group_index, training_counts
 
 GROUPS = CLASSES * BIASES
 LOSSES = torch.tensor([1, 0.5, 2, 0.1], dtype=torch.float64)
@@ -144,3 +145,13 @@ def test_without_ascent_and_on_equal_groups_it_is_erm() -> None:
     dro = weights_after(make_method("group_dro", eta=0.0), batches)
     for name, value in erm.items():
         torch.testing.assert_close(value, dro[name], rtol=1e-6, atol=1e-9)
+
+
+def test_without_bias_labels_there_are_no_groups() -> None:
+    batch = replace(make_batch(), bias=None)
+    hidden = make_task().hidden()
+    for ask in (lambda: group_index(batch.label, None, hidden), lambda: training_counts(hidden)):
+        with pytest.raises(ZooError, match=r"^groups need bias labels; there are none$"):
+            ask()
+    with pytest.raises(ZooError, match=r"^the batch holds no bias labels$"):
+        batch_bias(batch)
