@@ -151,8 +151,10 @@ def _data(rows: Sequence[Row]) -> str:
 
 
 def _empty(rows: Sequence[Row]) -> str:
-    """How many groups have no image and are left out."""
+    """How many groups have no image and are left out, or that groups are not known."""
     counted = [row.results[0].metrics[row.split] for row in rows]
+    if all("n" in one and "groups" not in one for one in counted):
+        return " (which has no bias labels: only accuracy is known)"
     found = {(one["empty_groups"], one["groups"]) for one in counted if one.get("empty_groups")}
     texts = [f"{empty:.0f} of {empty + there:.0f}" for empty, there in sorted(found) if empty and there is not None]
     return f" ({' or '.join(texts)} groups have no image there and are left out)" if texts else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from made_results import SEES_BIAS, make_result, make_seeds, paper_table
 
+from debias_zoo.metrics import METRICS
 from debias_zoo.reports.caption import Notes, caption
 from debias_zoo.reports.table import build_table
 from debias_zoo.trial import STACKED, Result, Supervision
@@ -26,6 +27,14 @@ def test_the_caption_of_the_main_job() -> None:
         "Published: test accuracy under the papers' own protocol, from Kim et al., CVPR 2019 (README of "
         "feidfoe/learning-not-to-learn); SZU-AdvTech-2022/156 (report).",
     ]
+
+
+def test_why_there_are_no_group_metrics_or_not_of_every_group() -> None:
+    unknown = {"test": {**dict.fromkeys(METRICS), "accuracy": 0.5, "n": 9.0}}
+    assert "split test (which has no bias labels: only accuracy is known), in" in said([make_result(metrics=unknown)])
+    known = {"test": {**unknown["test"], "unbiased": 0.5, "groups": 3.0, "empty_groups": 1.0}}
+    assert "split test (1 of 4 groups have no image there and are left out), in" in said([make_result(metrics=known)])
+    assert "split test, in" in said([make_result()]), "of a result that does not say"
 
 
 def test_one_seed_is_called_one_seed_and_three_are_asked_for() -> None:
