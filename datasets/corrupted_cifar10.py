@@ -48,7 +48,7 @@ class CorruptedCIFAR10(BiasDataset):
     """
 
     name = "corrupted-cifar10"
-    version = 1
+    version = 2
     title = "Corrupted CIFAR-10 (LfF): each class has its own corruption in training"
     bias_attribute = "corruption"
 

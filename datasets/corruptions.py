@@ -43,6 +43,9 @@ CHUNK = 512
 LEAST_FROST = 32
 """A picture of frost has more pixels each way, at a fifth of its size."""
 
+ROUNDING = 1e-9
+"""Added before a value is rounded down, so that a whole number stays one whatever the version of SciPy."""
+
 GREY = np.array([0.299, 0.587, 0.114])
 """Weights of R, G and B in brightness, as OpenCV has them."""
 
@@ -109,7 +112,7 @@ def glass_blur(x: Floats, level: int, random: Random) -> Floats:
     """
     sigma, reach, rounds = ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))[level - 1]
     size, rows = x.shape[1], np.arange(len(x))
-    pixels = np.floor(gaussian(x, sigma) * 255.0)
+    pixels = np.floor(gaussian(x, sigma) * 255.0 + ROUNDING)
     for _ in range(rounds):
         for h in range(size - reach, reach, -1):
             for w in range(size - reach, reach, -1):

@@ -19,7 +19,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "Run": ("driver", "estimate", "progress"),
     "Tune": ("tune", "tune_driver", "search_space"),
     "From Python": ("api", "fitting", "runs"),
-    "Export": ("exported", "exporting", "loading", "model_card", "onnx_model", "predictor"),
+    "Export": ("bounded", "exported", "exporting", "loading", "model_card", "onnx_model", "predictor"),
     "Data": ("data", "preview"),
     "Look inside": ("explain", "gradcam", "heatsheet", "maps", "probes"),
     "Checks": ("testing/*",),

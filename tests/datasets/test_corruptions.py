@@ -72,7 +72,7 @@ def replica(name: str, x: Floats, level: int, random: np.random.Generator) -> Fl
         return blurred(x, [0.4, 0.6, 0.7, 0.8, 1][k])
     if name == "glass blur":
         sigma, reach, rounds = [(0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)][k]
-        pixels = (blurred(x, sigma) * 255).astype(np.uint8)
+        pixels = (blurred(x, sigma) * 255 + 1e-9).astype(np.uint8)
         for _ in range(rounds):
             for h in range(32 - reach, reach, -1):
                 for w in range(32 - reach, reach, -1):
