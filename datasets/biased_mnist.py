@@ -84,15 +84,23 @@ class BiasedMNIST(BiasDataset):
 
     def load(self, root: Path | None, split: str) -> Split:
         """``train``, ``val`` (biased like train), ``val_unbiased`` (the same digits as val) or ``test``."""
+        digits, labels, biases = self._unpainted(split)
+        return Split(paint(digits, biases), labels, biases)
+
+    def annotations(self, root: Path | None, split: str) -> tuple[Ints, Ints]:
+        """Those of ``load``; nothing is painted."""
+        return self._unpainted(split)[1:]
+
+    def _unpainted(self, split: str) -> tuple[Images, Ints, Ints]:
+        """Grey digits, labels and biases in the order of a split."""
         digits, labels = digits_of(self.name, split, self.params.val, self.params.data_seed)
         biases = assign_colours(labels, self.params.rho if split in ("train", "val") else UNBIASED)
         rows = self._order(len(labels))
-        return Split(paint(digits[rows], biases[rows]), labels[rows], biases[rows])
+        return digits[rows], labels[rows], biases[rows]
 
     def mask(self, root: Path | None, split: str, rows: Ints) -> Masks:
         """Where the grey image is not 0."""
-        digits, _ = digits_of(self.name, split, self.params.val, self.params.data_seed)
-        return np.asarray(digits[self._order(len(digits))[rows]] > 0)
+        return np.asarray(self._unpainted(split)[0][rows] > 0)
 
     def _order(self, count: int) -> Ints:
         """int64 (N,): the rows of MNIST in the order of a split."""

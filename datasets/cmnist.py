@@ -92,10 +92,19 @@ class ColoredMNIST(BiasDataset):
     def load(self, root: Path | None, split: str) -> Split:
         """``train``, ``val`` (biased like train), ``val_unbiased`` (the same digits as val) or ``test``."""
         digits, labels = self.digits(root, split)
-        random = np.random.default_rng(seed_for("cmnist", split, self.params.data_seed))
-        biases = labels if split in ("train", "val") else random.integers(0, 10, len(labels))
+        biases, random = self._biases(labels, split)
         images = paint(digits, draw_colours(biases, self.params.variance, random))
         return Split(images, labels, biases, colour_bins(images) if split == "train" else None)
+
+    def annotations(self, root: Path | None, split: str) -> tuple[Ints, Ints]:
+        """Those of ``load``; nothing is painted."""
+        _, labels = self.digits(root, split)
+        return labels, self._biases(labels, split)[0]
+
+    def _biases(self, labels: Ints, split: str) -> tuple[Ints, np.random.Generator]:
+        """The colours of a split's digits, and what their shades are drawn from."""
+        random = np.random.default_rng(seed_for("cmnist", split, self.params.data_seed))
+        return labels if split in ("train", "val") else random.integers(0, 10, len(labels)), random
 
     def mask(self, root: Path | None, split: str, rows: Ints) -> Masks:
         """Where the grey image is not 0; its rim up to the threshold is black in the coloured one."""

@@ -98,18 +98,24 @@ class ColoredMNISTLfF(BiasDataset):
 
     def load(self, root: Path | None, split: str) -> Split:
         """``train``, ``val`` (biased like train), ``val_unbiased`` (the same digits as val) or ``test``."""
-        val, seed = self.params.val, self.params.data_seed
-        digits, labels = digits_of(self.name, split, val, seed)
+        digits, labels, biases = self._unpainted(split)
+        random = np.random.default_rng(seed_for(self.name, split, self.params.data_seed))
+        return Split(paint(digits, draw_colours(biases, STD[self.params.severity - 1], random)), labels, biases)
+
+    def annotations(self, root: Path | None, split: str) -> tuple[Ints, Ints]:
+        """Those of ``load``; nothing is painted."""
+        return self._unpainted(split)[1:]
+
+    def _unpainted(self, split: str) -> tuple[Images, Ints, Ints]:
+        """Grey digits, labels and biases in the order of a split."""
+        digits, labels = digits_of(self.name, split, self.params.val, self.params.data_seed)
         biases = assign_colours(labels, self.params.conflict if split in ("train", "val") else UNBIASED)
         rows = self._order(len(labels))
-        random = np.random.default_rng(seed_for(self.name, split, seed))
-        colours = draw_colours(biases[rows], STD[self.params.severity - 1], random)
-        return Split(paint(digits[rows], colours), labels[rows], biases[rows])
+        return digits[rows], labels[rows], biases[rows]
 
     def mask(self, root: Path | None, split: str, rows: Ints) -> Masks:
         """Where the grey image is not 0."""
-        digits, _ = digits_of(self.name, split, self.params.val, self.params.data_seed)
-        return np.asarray(digits[self._order(len(digits))[rows]] > 0)
+        return np.asarray(self._unpainted(split)[0][rows] > 0)
 
     def _order(self, count: int) -> Ints:
         """int64 (N,): the rows of MNIST in the order of a split."""

@@ -110,14 +110,27 @@ class CorruptedCIFAR10(BiasDataset):
 
     def load(self, root: Path | None, split: str) -> Split:
         """``train``, ``val`` (biased like train), ``val_unbiased`` (the same images as val) or ``test``."""
-        seed = self.params.data_seed
-        images, labels = self.load_digits(root, split)
-        biases = assign_colours(labels, self.params.conflict if split in ("train", "val") else UNBIASED)
+        images, labels, biases = self._clean(root, split)
         key = f"{self.name}-{self.version}-{self.params.model_dump_json()}-{self.fingerprint(root)}-{split}"
         name = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
-        rows = np.random.default_rng(seed_for(self.name, "order", seed)).permutation(len(labels))
+        rows = self._order(len(labels))
         made = made_once(name, lambda: {"images": self._corrupted(images, biases, split)[rows]})
         return Split(made["images"], labels[rows], biases[rows])
+
+    def annotations(self, root: Path | None, split: str) -> tuple[Ints, Ints]:
+        """Those of ``load``; nothing is corrupted."""
+        _, labels, biases = self._clean(root, split)
+        rows = self._order(len(labels))
+        return labels[rows], biases[rows]
+
+    def _clean(self, root: Path | None, split: str) -> tuple[Images, Ints, Ints]:
+        """Clean images, labels and the corruptions they are to have."""
+        images, labels = self.load_digits(root, split)
+        return images, labels, assign_colours(labels, self.params.conflict if split in ("train", "val") else UNBIASED)
+
+    def _order(self, count: int) -> Ints:
+        """int64 (N,): the rows of CIFAR-10 in the order of a split."""
+        return np.random.default_rng(seed_for(self.name, "order", self.params.data_seed)).permutation(count)
 
     def load_digits(self, root: Path | None, split: str) -> tuple[Images, Ints]:
         """Clean images uint8 (N, 32, 32, 3) of a split, and labels int64 (N,)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,15 @@ def test_wrong_arrays_are_named(change: dict[str, Any], words: str, tmp_path: Pa
 def test_real_images(kind: int) -> None:
     found = dataset(f"corrupted-cifar10:type={kind},val=800,npz={REAL / 'cifar10_10k.npz'}")
     assert failed(found) == {}
+
+
+@pytest.mark.parametrize("text", ["cmnist", "cmnist-lff", "biased-mnist"])
+@pytest.mark.parametrize("split", ["train", "val_unbiased", "test"])
+def test_labels_are_known_without_painting(text: str, split: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = dataset(text)
+    whole = found.load(None, split)
+    module = sys.modules[type(found).__module__]
+    monkeypatch.setattr(module, "paint", lambda *given: pytest.fail("images were painted"))
+    labels, biases = found.annotations(None, split)
+    np.testing.assert_array_equal(labels, whole.labels)
+    np.testing.assert_array_equal(np.asarray(biases), np.asarray(whole.biases))
