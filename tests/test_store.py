@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,20 @@ from debias_zoo.trial import Result, Trial
 from debias_zoo.writing import check_writable
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def trial() -> Trial:
-    """A trial of about two seconds."""
-    sets = [("lnl", "train.batch_size", 256)]
+    """A trial of about a second."""
+    sets = [("lnl", "train.batch_size", 64)]
     (found,) = build_grid(Request(["lnl"], ["cmnist"], protocol="quick", sets=sets)).trials.values()
-    return found.model_copy(update={"train_limit": 1024, "eval_limit": 100})
+    return found.model_copy(update={"train_limit": 256, "eval_limit": 100})
+
+
+@pytest.fixture(scope="module")
+def whole(trial: Trial, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the trial leaves behind when nothing stops it."""
+    out = tmp_path_factory.mktemp("whole")
+    run_trial(trial, out)
+    return files(out, trial)
 
 
 def files(out: Path, trial: Trial) -> dict[str, Any]:
@@ -58,9 +67,8 @@ def test_a_finished_trial_is_not_run_again(trial: Trial, tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("stop_at", [2, 5, 9])
 def test_stopped_anywhere_it_ends_with_the_same_bits(
-    stop_at: int, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stop_at: int, trial: Trial, whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_trial(trial, tmp_path / "whole")
     monkeypatch.setattr(Trainer, "checkpoint_seconds", 0.0)
     saved = Folder.save_checkpoint
     count = 0
@@ -77,12 +85,13 @@ def test_stopped_anywhere_it_ends_with_the_same_bits(
         run_trial(trial, tmp_path / "cut")
     assert (tmp_path / "cut" / trial.folder / "error.txt").exists()
     run_trial(trial, tmp_path / "cut")
-    assert files(tmp_path / "cut", trial) == files(tmp_path / "whole", trial)
+    assert files(tmp_path / "cut", trial) == whole
     assert not (tmp_path / "cut" / trial.folder / "error.txt").exists()
 
 
-def test_a_full_disk_loses_nothing(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_trial(trial, tmp_path / "whole")
+def test_a_full_disk_loses_nothing(
+    trial: Trial, whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = writing._write_all
     count = 0
 
@@ -94,18 +103,18 @@ def test_a_full_disk_loses_nothing(trial: Trial, tmp_path: Path, monkeypatch: py
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         written(file, content)
 
+    monkeypatch.setattr(Trainer, "checkpoint_seconds", 0.0)
     monkeypatch.setattr(writing, "_write_all", fill_up)
     with pytest.raises(ZooError, match=r"no space left to write .*; what is finished is kept: free some space"):
         run_trial(trial, tmp_path / "full")
     assert not list((tmp_path / "full").rglob("*.part"))
     monkeypatch.undo()
     run_trial(trial, tmp_path / "full")
-    assert files(tmp_path / "full", trial) == files(tmp_path / "whole", trial)
+    assert files(tmp_path / "full", trial) == whole
 
 
-def test_damaged_files_are_put_aside(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_files_are_put_aside(trial: Trial, whole: dict[str, Any], tmp_path: Path) -> None:
     run_trial(trial, tmp_path)
-    whole = files(tmp_path, trial)
     folder = tmp_path / trial.folder
     said: list[str] = []
     path = folder / "result.json"
@@ -183,22 +192,30 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def cut(trial: Trial, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a trial that died after its last checkpoint."""
+    out = tmp_path_factory.mktemp("cut")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "checkpoint_seconds", 0.0)
+        patch.setattr(Folder, "finish", None)
+        with pytest.raises(ZooError, match="not callable"):
+            run_trial(trial, out)
+    return out
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_checkpoint_that_does_not_fit_is_put_aside(
-    change: str, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    change: str, trial: Trial, whole: dict[str, Any], cut: Path, tmp_path: Path
 ) -> None:
-    run_trial(trial, tmp_path / "whole")
-    monkeypatch.setattr(Folder, "finish", None)
-    with pytest.raises(ZooError, match="not callable"):
-        run_trial(trial, tmp_path / "cut")
-    monkeypatch.undo()
+    shutil.copytree(cut, tmp_path / "cut")
     path = tmp_path / "cut" / trial.folder / "checkpoint.pt"
     state = torch.load(path, weights_only=True)
     torch.save(CHANGES[change](state), path)
     said: list[str] = []
     run_trial(trial, tmp_path / "cut", warn=said.append)
     assert "the checkpoint does not fit" in said[0]
-    assert files(tmp_path / "cut", trial) == files(tmp_path / "whole", trial)
+    assert files(tmp_path / "cut", trial) == whole
 
 
 def test_odd_paths_are_said(trial: Trial, tmp_path: Path) -> None:
