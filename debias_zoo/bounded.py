@@ -16,21 +16,28 @@ class Bounded(TorchDispatchMode):
     """While it is entered, whoever makes larger tensors is stopped, before the memory is written to.
 
     Args:
-        largest: bytes of one tensor, at most. total: bytes of all that are made, at most; None: any number.
+        largest: bytes of one tensor, at most.
+        total: bytes of all that are made, at most; None: any number.
+        calls: of torch's functions, at most.
 
     Raises:
         ZooError: within, with the shape of the tensor that was too much.
     """
 
-    def __init__(self, largest: int, total: int | None = None) -> None:
+    def __init__(self, largest: int, total: int | None = None, calls: int = 300_000) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.largest = largest
         self.total = total
+        self.calls = calls
         self.made = 0
+        self.called = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        self.called += 1
+        if self.called > self.calls:
+            raise ZooError("it takes more steps than those of an exported model may")
         found = func(*args, **(kwargs or {}))
         before = {_place(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
         for value in tree_leaves(found):

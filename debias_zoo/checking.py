@@ -17,6 +17,7 @@ from .errors import ZooError, unknown
 from .method import Method
 from .plain_text import wrapped
 from .registry import broken_files, entries, load_method, names
+from .source_facts import defined_in
 from .testing import check_method
 
 Row = dict[str, Any]
@@ -57,7 +58,13 @@ def from_file(path: Path) -> Iterator[type[Method] | BiasDataset]:
     if not found:
         wanted = " or ".join(f"{kind.__module__}.{kind.__name__}" for kind in kinds)
         raise ZooError(f"{plugin_files.shown(path)} defines nothing to check: no subclass of {wanted} with a name")
+    readable = {attribute for _, _, attribute in defined_in(path)}
     for cls in found:
+        if cls.__name__ not in readable:
+            raise ZooError(
+                f"{plugin_files.shown(path)}: the name of {cls.__name__} is not written as a text, and cannot be read "
+                f"without running the file: name = {cls.name!r}"
+            )
         yield cls if issubclass(cls, Method) else cls()
 
 
@@ -75,11 +82,13 @@ def verdict_text(name: str, verdicts: list[Row]) -> str:
     marks = {"passed": "ok", "failed": "FAILED", "expected": "known gap"}
     whose = [verdict.get("method") or verdict.get("dataset") for verdict in verdicts]
     several = len(set(whose)) > 1
-    lines = []
+    lines, told = [], dict[tuple[Any, str], str]()
     for verdict, owner in zip(verdicts, whose, strict=True):
         who = f"{owner}: " if several else ""
         lines.append(f"{marks.get(verdict['status'], verdict['status']):>9}  {who}{verdict['check']}")
-        for text in filter(None, (verdict["reason"], verdict["advice"])):
-            lines.append(wrapped(textwrap.indent(str(text), _INDENT)))
+        first = told.setdefault((owner, str(verdict["reason"])), str(verdict["check"]))
+        alike = bool(verdict["reason"]) and first != verdict["check"]
+        texts = (f"as {first}",) if alike else (verdict["reason"], verdict["advice"])
+        lines += [wrapped(textwrap.indent(str(text), _INDENT)) for text in texts if text]
     good = sum(verdict["status"] in {"passed", "expected"} for verdict in verdicts)
     return "\n".join([*lines, f"{name}: {good} of {len(verdicts)} checks hold"])

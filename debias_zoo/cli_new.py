@@ -9,7 +9,6 @@ import click
 
 from .cli_shared import mendable
 from .plugin_files import shown
-from .registry import names
 
 _TO = click.option(
     "--to",
@@ -34,11 +33,11 @@ def method(name: str, home: Path) -> None:
 
     They are NAME.py and test_NAME.py; comments lead on from there.
     """
-    from .scaffold import new_method
+    from .scaffold import first_run, new_method
 
     written = new_method(name, home)
     file = shown(written[0].absolute())
-    _say(written, [f"debias-zoo check {file}", _run(file, f"{names('method')[0]},{name}", names("dataset")[0])])
+    _say(written, [f"debias-zoo check {file}", first_run("method", name, file)])
 
 
 @new.command()
@@ -50,12 +49,12 @@ def dataset(name: str, home: Path) -> None:
 
     They are NAME.py and test_NAME.py, with underscores for hyphens; comments lead on from there.
     """
-    from .scaffold import new_dataset
+    from .scaffold import first_run, new_dataset
 
     written = new_dataset(name, home)
     file = shown(written[0].absolute())
     preview = f"debias-zoo data preview {name} --plugin {file}"
-    _say(written, [f"debias-zoo check {file}", preview, _run(file, names("method")[0], name)])
+    _say(written, [f"debias-zoo check {file}", preview, first_run("dataset", name, file)])
 
 
 @new.command()
@@ -74,10 +73,6 @@ def package(name: str, home: Path) -> None:
     _say(
         written, [f"pip install -e '{inside}[test]'", f"pytest {inside}", f"debias-zoo check {name.replace('-', '_')}"]
     )
-
-
-def _run(file: str, methods: str, dataset: str) -> str:
-    return f"debias-zoo run --plugin {file} --methods {methods} --dataset {dataset} --protocol quick"
 
 
 def _say(written: Sequence[Path], following: Sequence[str]) -> None:

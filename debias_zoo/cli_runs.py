@@ -106,8 +106,9 @@ def rm(names: tuple[str, ...], out: Path, failed: bool, yes: bool) -> None:
     if not found:
         click.echo("nothing to delete")
         return
-    if not yes:
-        click.confirm(f"delete these {len(found)}?", abort=True)
+    if not yes and not click.confirm(f"delete these {len(found)}?"):
+        click.echo("nothing deleted")
+        return
     kept = []
     for one in found:
         try:

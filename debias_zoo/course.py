@@ -76,6 +76,6 @@ def after(course: Course[T], make: Callable[[], Made]) -> Step:
     """The step that a course asks for after the one that ``make`` makes; StopIteration holds its outcome."""
     try:
         made = make()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a method may raise anything
         return course.throw(error)
     return course.send(made)

@@ -53,7 +53,7 @@ def _state(name: str, root: Path | None) -> dict[str, str]:
     where = (root or Path()) / card.folder
     row["where"] = str(where if root else card.folder)
     if root is None or not where.is_dir():
-        how = "`data get` fetches it, or what can be" if card.sources else "`data get` says how to get it"
+        how = "`data get` fetches it, or says how" if card.sources else "`data get` says how to get it"
         return {**row, "state": "missing", "about": how}
     try:
         dataset.check(root)

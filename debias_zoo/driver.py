@@ -176,7 +176,10 @@ def _comparison(grid: Grid, out: Path, errors: Mapping[str, str], aside: bool) -
     return Comparison(
         runs=[Run(result, path) for result, path in found if result is not None],
         methods=list(dict.fromkeys(trial.method for trial in asked)),
-        problems=[f"{every[key]}: failed: {text}" for key, text in errors.items()],
+        problems=[
+            f"failed: {text}" if grid.trials[key].label in text else f"{every[key]}: failed: {text}"
+            for key, text in errors.items()
+        ],
     )
 
 

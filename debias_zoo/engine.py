@@ -251,8 +251,25 @@ class Engine:
         """The forward of ``update``, and the gradients of the parameters it steps."""
         with self.autocast():
             numbers = self.method(update.loss, batch, clock)
+        self._check_loss(update, numbers)
         numbers["loss"].backward(inputs=self.stepped(update))
         return cast("dict[str, Tensor]", numbers)
+
+    def _check_loss(self, update: Update, numbers: object) -> None:
+        """Raise a ZooError where ``forward`` gave no dict with a scalar loss."""
+        loss = numbers.get("loss") if isinstance(numbers, Mapping) else None
+        if isinstance(loss, Tensor) and not loss.dim():
+            return
+        if not isinstance(numbers, Mapping):
+            got = f"a {type(numbers).__name__}"
+        elif loss is None:
+            got = f"one with {', '.join(map(repr, numbers)) or 'nothing'}"
+        else:
+            got = f"a loss of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r} as the loss"
+        raise ZooError(
+            f"{self.method.name}: forward({update.loss!r}, ...) must return a dict with a 'loss', a tensor without "
+            f"dimensions; it gave {got}"
+        )
 
     def apply(self, update: Update) -> None:
         """The step of ``update``; its gradients are gone afterwards."""

@@ -22,6 +22,7 @@ def unknown(kind: str, given: str, known: Iterable[str], note: str = "") -> ZooE
     close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     if len(names) > _MOST_LISTED:
-        names = [*difflib.get_close_matches(given, names, n=5, cutoff=0.3), f"... ({len(names)} in all)"]
+        near = difflib.get_close_matches(given, names, n=5, cutoff=0.3)
+        names = [*sorted(near or names[:5]), f"... ({len(names)} in all)"]
     listing = ", ".join(names) if names else "none"
     return ZooError(f"unknown {kind} {given!r}{hint} Known: {listing}{'; ' + note if note else ''}.")

@@ -57,7 +57,7 @@ def _expected(trials: Iterable[Trial], out: Path, root: Path | None, device: str
                 if last is None or last[0] != data:
                     last = data, load_splits(trial, root)
                 seen[key] = _time(trial, out, *last[1], device)
-            except Exception:  # the worker will tell what is wrong, on this trial alone
+            except (Exception, SystemExit):  # the worker will tell what is wrong, on this trial alone
                 seen[key] = None
         if (seconds := seen[key]) is not None:
             found[trial.identity] = seconds

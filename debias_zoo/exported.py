@@ -119,6 +119,8 @@ def read_exported(folder: Path) -> Exported:
 def raw_config(folder: Path) -> Mapping[str, Any]:
     """The JSON object in a folder's ``config.json``; a ZooError where that is not an export's."""
     path = folder / CONFIG
+    if path.exists() and not path.is_file():
+        raise ZooError(f"{path} is no file")
     try:
         with path.open("rb") as file:
             data: Any = json.loads(file.read(_LARGEST))

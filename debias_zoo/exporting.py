@@ -80,7 +80,7 @@ def export(
     found = run if isinstance(run, Run) else _found(str(run), Path(out))
     root = data_root if data_root is not None else os.environ.get("DEBIAS_ZOO_DATA")
     files, images = _files(found, None if not root else Path(root), place, onnx, license)
-    make_folder(place)
+    make_folder(place, "; name another folder")
     if ONNX not in files:
         _forget(place / ONNX)
     for name, content in files.items():  # config.json last: it tells of the others

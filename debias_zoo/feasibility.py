@@ -32,7 +32,7 @@ def dry_run(trial: Trial, root: Path | None) -> Method:
             copy.deepcopy(method).to("meta").eval().predict(torch.zeros(2, *task.image_shape, device="meta"))
     except ZooError:
         raise
-    except Exception as error:  # a method or a network may raise anything
+    except (Exception, SystemExit) as error:  # a method or a network may raise anything
         raise ZooError(
             f"method {cls.name!r} cannot work with backbone {trial.backbone!r} on images of {task.image_shape}: "
             f"{type(error).__name__}: {error}"
@@ -80,7 +80,8 @@ def refuse_missing_labels(dataset: BiasDataset, cls: type[Method], root: Path | 
     if cls.needs_val_bias and not {"val", "val_unbiased"} & set(card.eval_splits):
         raise ZooError(
             f"method {cls.name!r} needs a validation split with bias labels; data set {name!r} has none with these "
-            "parameters: let it hold out validation images (for the bundled data sets val=6000)"
+            "parameters: let it hold out validation images (val=6000 for the bundled data sets, val=(images, labels, "
+            "biases) in debias_zoo.fit)"
         )
     if cls.needs_val_bias:
         _refuse_unfit_validation(cls, dataset, root)

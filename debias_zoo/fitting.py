@@ -59,6 +59,10 @@ class Fitted(Predictor):
         return super().__repr__().removesuffix(">") + (f"; accuracy: {said}>" if said else ">")
 
 
+MOST_CODES = 100_000
+"""Labels and biases are whole numbers below this: a network has an output for each."""
+
+
 def fit(
     method: str | type[Method],
     train: Given,
@@ -114,7 +118,7 @@ def fit(
         methods=[cls.name],
         datasets=[],
         backbone=backbone,
-        sets=[_set(cls, key, value) for key, value in (set or {}).items()],
+        sets=[_set(cls, key, value) for key, value in _mapping(set).items()],
         precision=pick_precision(device, precision),
         weights=initial(None if weights is None else Path(weights), pretrained),
     )
@@ -205,6 +209,7 @@ class _Given(BiasDataset):
             if (size := split.images.shape[1:]) != (height, width, channels):
                 raise ZooError(f"images of {name!r} are {size}, those of 'train' {(height, width, channels)}")
         train = self.splits["train"]
+        _check_codes(self.splits)
         self._card = own_card(
             about=f"{sum(map(len, self.splits.values()))} images at hand.",
             origin="in memory",
@@ -225,6 +230,27 @@ class _Given(BiasDataset):
         if split not in self.splits:
             raise unknown_split(self, split, self.splits)
         return self.splits[split]
+
+
+def _mapping(given: object) -> Mapping[str, Any]:
+    if given is not None and not isinstance(given, Mapping):
+        raise ZooError(f"set: give a mapping, such as {{'train.epochs': 3}}; got {given!r}")
+    return given or {}
+
+
+def _check_codes(splits: Mapping[str, Split]) -> None:
+    """Raise a ZooError where a class has no training image, or codes are far from 0, 1, 2, ..."""
+    classes = np.unique(splits["train"].labels)
+    for name, split in splits.items():
+        if len(classes) > 1 and len(strange := np.setdiff1d(split.labels, classes)):
+            raise ZooError(f"{name}: label {strange[0]} has no training image; those have {_few(classes)}")
+        for what, codes in (("labels", split.labels), ("biases", split.biases)):
+            if codes is not None and codes.max() >= MOST_CODES:
+                raise ZooError(f"{name}: {what} must be 0, 1, 2, ..., below {MOST_CODES}; got {_few(np.unique(codes))}")
+
+
+def _few(codes: Ints) -> str:
+    return ", ".join([*map(str, codes[:5].tolist()), *(["..."] if len(codes) > 5 else [])])
 
 
 def _named(what: str, codes: Sequence[Ints | None], names: Sequence[str] | None) -> tuple[str, ...]:

@@ -147,7 +147,9 @@ def make_trial(
     chosen = chosen_for(request.chosen, name, dataset.name)
     own_config, own_train, own_stages = _sorted_sets(cls, [*chosen.sets, *request.sets])
     merged = {**recipe.config, **(config or {}), **own_config}
-    checked = validated(cls.Config, merged, f"method {name!r}")
+    training = next((key for key in merged if key in Settings.model_fields and key not in cls.Config.model_fields), "")
+    note = f"{training!r} is one of training: {name}.train.{training}" if training else ""
+    checked = validated(cls.Config, merged, f"method {name!r}", note)
     every = own_train.model_copy(update={"epochs": None})
     dealt = {"epochs": None} if own_train.epochs else {}  # a number for all stages is dealt out by their shares
     stages = {stage: every.over(found.model_copy(update=dealt)) for stage, found in recipe.stages.items()}

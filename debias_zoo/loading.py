@@ -19,8 +19,11 @@ from .predictor import Predictor
 from .registry import load_method
 
 GIB = 2**30
-ONE_TENSOR, WHOLE_NETWORK = 2 * GIB, 8 * GIB
-"""Bytes that a network may take while it is loaded, whatever its config.json says."""
+ONE_TENSOR = 2 * GIB
+"""Bytes that a tensor of a network may have, whatever its config.json says."""
+
+AS_FILE = 8
+"""What a network may take while it is loaded, in sizes of the file of its weights, and a GiB besides."""
 
 
 def load(folder: str | Path, *, device: str = "cpu") -> Predictor:
@@ -42,6 +45,8 @@ def load(folder: str | Path, *, device: str = "cpu") -> Predictor:
     place = Path(folder)
     device = pick_device(device)
     config = read_exported(place)
+    if (place / WEIGHTS).exists() and not (place / WEIGHTS).is_file():
+        raise ZooError(f"{place / WEIGHTS} is no file")
     try:
         content = (place / WEIGHTS).read_bytes()
     except OSError as error:
@@ -63,7 +68,8 @@ def tensors_in(content: bytes, place: Path) -> dict[str, Tensor]:
 
 def predictor_of(config: Exported, tensors: Mapping[str, Tensor], place: Path, device: str = "cpu") -> Predictor:
     """The network that a config describes, with these weights. Raises a ZooError where the two do not fit."""
-    method = _built(config, place)
+    size = sum(value.untyped_storage().nbytes() for value in tensors.values())
+    method = _built(config, place, GIB + AS_FILE * size)
     _fill(method, tensors, place)
     method = method.to(device).eval().requires_grad_(False)
     found = Predictor(method, config.classes, config.task.image_shape, config.steps)
@@ -71,7 +77,8 @@ def predictor_of(config: Exported, tensors: Mapping[str, Tensor], place: Path, d
     return found
 
 
-def _built(config: Exported, place: Path) -> Method:
+def _built(config: Exported, place: Path, most: int) -> Method:
+    """The network with its initial weights; ``most``: bytes that it may take."""
     for network in _networks(config.network):
         if (version := load_method(network.method).version) != network.method_version:
             raise ZooError(
@@ -81,7 +88,7 @@ def _built(config: Exported, place: Path) -> Method:
         if "pretrained" in network.backbone_options:
             raise ZooError(f"{place}: an exported model fetches no weights, but its backbone would")
     try:
-        with Bounded(ONE_TENSOR, WHOLE_NETWORK):
+        with Bounded(ONE_TENSOR, most):
             return untrained(config.network, config.task.task())
     except ZooError as error:
         raise ZooError(f"{place}: {error}") from error

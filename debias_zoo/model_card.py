@@ -12,6 +12,8 @@ from .errors import ZooError
 from .exported import ONNX, Exported
 from .method import Method
 from .metrics import METRICS, group_accuracies
+from .plugin_files import VARIABLE
+from .registry import OURS, entry
 from .reports.cells import TITLES, percent
 from .reports.markdown import escape
 from .reports.table import shown_split
@@ -96,6 +98,11 @@ def _use(config: Exported) -> Iterator[str]:
     if ONNX in config.digests:
         said += f" `{ONNX}` takes `image` float32 (N, {channels}, {height}, {width}) and gives `logits` (N, classes)."
     yield said
+    method = entry("method", config.network.method)
+    if method.file is not None:
+        yield f"The method `{method.name}` is in a file, `{method.file.name}`: name it in `${VARIABLE}`."
+    elif method.origin != OURS:
+        yield f"The method `{method.name}` comes from the package `{escape(method.origin)}`: install it too."
     yield f"Classes, in the order of the outputs: {escape(', '.join(config.classes))}."
 
 

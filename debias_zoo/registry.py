@@ -9,6 +9,7 @@ again.
 from __future__ import annotations
 
 import importlib
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -46,6 +47,10 @@ _BASE_FACTS: dict[str, dict[str, Any]] = {
     "dataset": {"version": 1},
     "format": {"of_sheets": True},
 }
+
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""Names stand in commands and are folders of the store."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,10 @@ def entry(kind: str, name: str) -> Entry:
     known = entries(kind)
     if name not in known:
         origins = sorted({found.origin for found in known.values()} | {"entry points of installed packages"})
-        looked = f"plugins were looked for in {', '.join(origins)} ({GROUPS[kind]}); name a plugin's file with --plugin"
+        looked = (
+            f"plugins were looked for in {', '.join(origins)} ({GROUPS[kind]}); name a plugin's file with --plugin, or "
+            f"in ${plugin_files.VARIABLE}"
+        )
         raise unknown(kind, name, names(kind), "; ".join([looked, *broken_files()]))
     return known[name]
 
@@ -202,6 +210,7 @@ def _of_points(kind: str) -> Iterator[Entry]:
         module, _, attribute = point.value.partition(":")
         try:
             facts = _BASE_FACTS.get(kind, {}) | facts_of(source_of(module), attribute)
+            _check_name(kind, point.name, facts.get("name", point.name))
         except (Exception, SystemExit) as error:  # whatever is wrong with a plugin, the others are listed
             yield Entry(kind, point.name, point.value, origin, {}, f"{type(error).__name__}: {error}")
         else:
@@ -224,7 +233,21 @@ def _in_files(kind: str) -> Iterator[Entry]:
         for of, name, attribute in defined:
             if of == kind:
                 own = _BASE_FACTS.get(kind, {}) | facts[attribute]
-                yield Entry(kind, name, f"{path}:{attribute}", origin, own, file=path)
+                try:
+                    _check_name(kind, name, name)
+                except ZooError as error:
+                    yield Entry(kind, name, "", origin, own, str(error), path)
+                else:
+                    yield Entry(kind, name, f"{path}:{attribute}", origin, own, file=path)
+
+
+def _check_name(kind: str, name: str, called: object) -> None:
+    """Raise a ZooError for a name that cannot stand in a command or a path, or that the class does not have."""
+    if not NAME.fullmatch(name):
+        allowed = "letters, digits, '_', '-' and '.', and begins with a letter or a digit"
+        raise ZooError(f"a {kind} cannot be called {name!r}: a name has {allowed}")
+    if called != name:
+        raise ZooError(f"the class calls itself {called!r}, not {name!r}: make them agree")
 
 
 def _points(group: str) -> list[tuple[EntryPoint, str]]:

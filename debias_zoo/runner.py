@@ -98,7 +98,7 @@ def trial_course(trial: Trial, how: How, told: Told) -> Course[Result]:
         except ZooError as error:
             _note_failure(folder, str(error))
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a method may raise anything
             _note_failure(folder, traceback.format_exc())
             raise ZooError(
                 f"{trial.label} failed: {type(error).__name__}: {error}; see {folder.path}/error.txt"

@@ -18,6 +18,9 @@ from .errors import ZooError
 from .plugin_files import shown
 from .registry import entries
 
+LONGEST = 60
+"""Letters of a name, which is also that of files."""
+
 PATTERNS = {
     "method": (r"[a-z][a-z0-9]*(_[a-z0-9]+)*", "small letters, digits and single underscores, such as my_method"),
     "dataset": (r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", "small letters, digits and single hyphens, such as my-data"),
@@ -39,6 +42,11 @@ def new_method(name: str, folder: Path) -> list[Path]:
     _check_class(words["class_name"], source)
     test = _filled("test_method.py", words | {"source": words["module"]})
     return _written(folder, {f"{words['module']}.py": source, f"test_{words['module']}.py": test})
+
+
+def first_run(what: str, name: str, file: str) -> str:
+    """The command that tries a new method or data set, which ``file`` defines, beside those that are there."""
+    return _filled(f"run_{what}", {"name": name, "file": file}).strip()
 
 
 def new_dataset(name: str, folder: Path) -> list[Path]:
@@ -88,6 +96,8 @@ def _words(what: str, name: str) -> dict[str, str]:
         guess = re.sub(r"[^a-z0-9]+", "_" if what == "method" else "-", _snake(name)).strip("_-")
         hint = f"; did you mean {guess!r}?" if re.fullmatch(pattern, guess) else ""
         raise ZooError(f"{what} {name!r}: a name has {allowed}{hint}")
+    if len(name) > LONGEST:
+        raise ZooError(f"{what} {name[:20] + '...'!r}: a name has at most {LONGEST} letters")
     module = name.replace("-", "_")
     if keyword.iskeyword(module) or module.startswith("test_"):
         why = "pytest takes such files for tests" if module.startswith("test_") else "Python reads it as a keyword"

@@ -6,9 +6,9 @@ import hashlib
 import json
 import shlex
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator
 
 from .protocol import ProtocolName, Settings
 
@@ -52,6 +52,16 @@ class Supervision(BaseModel):
         return "no bias labels"
 
 
+def _folder_name(name: str) -> str:
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise ValueError(f"{name!r} can be no folder of a store")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_folder_name)]
+"""A name that is a folder of a store, and leads nowhere else."""
+
+
 class Trial(BaseModel):
     """One method on one data set with one seed. Same configuration, same numbers.
 
@@ -69,9 +79,9 @@ class Trial(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: str
+    method: FolderName
     method_version: int
-    dataset: str
+    dataset: FolderName
     dataset_version: int
     params: dict[str, Any]
     fingerprint: str

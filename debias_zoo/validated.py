@@ -11,12 +11,12 @@ from .errors import ZooError, unknown
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def validated(model: type[Model], values: dict[str, Any], who: str) -> Model:
-    """``model(**values)``, or a ZooError that says which value is wrong and what is allowed."""
+def validated(model: type[Model], values: dict[str, Any], who: str, note: str = "") -> Model:
+    """``model(**values)``, or a ZooError that says which value is wrong and what is allowed; ``note`` of what else."""
     known = model.model_fields
     for key in values:
         if key not in known:
-            raise unknown(f"setting of {who}:", key, known)
+            raise unknown(f"setting of {who}:", key, known, note)
     try:
         return model.model_validate(values)
     except ValidationError as error:

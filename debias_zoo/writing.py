@@ -11,12 +11,12 @@ from typing import IO
 from .errors import ZooError
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder, or raise a ZooError that says why not."""
+def make_folder(path: Path, advice: str = "; choose another place with --out") -> None:
+    """Make a folder, or raise a ZooError that says why not, with what would help."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise cannot_write(path, error, "; choose another place with --out") from error
+        raise cannot_write(path, error, advice) from error
 
 
 def check_writable(path: Path) -> None:

@@ -68,7 +68,7 @@ def linked(text: str) -> str:
 
 def code(value: Any) -> str:
     """A value as it stands in a command line, in code letters."""
-    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+    return f"`{value if isinstance(value, str) and value else json.dumps(value)}`"
 
 
 def listed(values: Iterable[Any]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -195,12 +197,52 @@ class FalseBaseline(Sound):
     is_baseline = True
 
 
+class NoDict(Sound):
+    def forward(self, loss: str, batch: Batch, clock: Clock) -> Any:
+        return super().forward(loss, batch, clock)["loss"]
+
+
+class OtherKey(Sound):
+    def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        return {"losses": super().forward(loss, batch, clock)["loss"]}
+
+
+class ForgetsMean(Sound):
+    def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        return {"loss": F.cross_entropy(self.logits(batch.image), batch.label, reduction="none")}
+
+
+class Peeks(Sound):
+    def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        aligned = (batch.label == batch.bias).float()
+        losses = F.cross_entropy(self.logits(batch.image), batch.label, reduction="none")
+        return {"loss": (losses / (1.0 + aligned)).mean()}
+
+
+class Prints(Sound):
+    def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        print("a step", clock.step)
+        return super().forward(loss, batch, clock)
+
+
+class Writes(Sound):
+    def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        Path(os.devnull).write_text("a step")
+        return super().forward(loss, batch, clock)
+
+
 SLIPS: tuple[tuple[type[Method], str, str], ...] = (
     (NotReached, "finite_loss", "never gives a gradient"),
     (LogsRows, "finite_loss", "each must be a tensor without dimensions"),
     (UnknownOptimizer, "finite_loss", "steps mian; there are main"),
     (MovesAnother, "moves_what_it_names", "which it does not step"),
     (Undeclared, "moves_what_it_names", "which is no loss"),
+    (NoDict, "finite_loss", "must return a dict with a 'loss', a tensor without dimensions; it gave a Tensor"),
+    (OtherKey, "finite_loss", "it gave one with 'losses'"),
+    (ForgetsMean, "finite_loss", "it gave a loss of shape (16,)"),
+    (Peeks, "finite_loss", "batch.bias is None, since the class says sees_bias = False; should it be True?"),
+    (Prints, "silent", "training printed: a step 0"),
+    (Writes, "silent", "training wrote /dev/null"),
     (OtherChance, "reproducible", "numpy"),
     (ChangesImage, "leaves_batch_alone", "batch.image"),
     (ChangesLabels, "leaves_batch_alone", "the training split's labels"),

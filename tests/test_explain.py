@@ -167,7 +167,11 @@ def test_a_map_is_found_in_an_output_and_put_back(form: str) -> None:
 )
 def test_the_last_map_of_backbones(name: str, size: int, layer: str, side: int) -> None:
     torch.manual_seed(0)
-    net = Backbone(name, 3, (3, size, size)).eval()
+    try:
+        net = Backbone(name, 3, (3, size, size)).eval()
+    except ZooError as error:
+        assert "its timm model has no forward_intermediates" in str(error)
+        pytest.skip(str(error))
     before = net(images_of((3, size, size))).detach()
     pixels = (images_of((3, size, size)).permute(0, 2, 3, 1) * 255).byte().numpy()
     found = heat_of(plain(net), pixels, np.array([0, 1, 2]))

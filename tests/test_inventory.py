@@ -112,7 +112,8 @@ def test_all_about_a_trial(out: Path) -> None:
 
 def test_deleting_asks_and_deletes_only_what_is_named(out: Path) -> None:
     refused = invoke("runs", "rm", "lnl", "--out", str(out), answer="n\n")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 0
+    assert "nothing deleted" in refused.output
     assert len(find(out, ["lnl"])) == 2
     done = invoke("runs", "rm", "lnl", "--out", str(out), answer="y\n")
     assert "deleted 2" in done.output

@@ -303,3 +303,67 @@ def test_a_shell_completes_names(words: str, offered: list[str]) -> None:
 
 def test_a_shell_completes_names_of_a_file(plugin: Path) -> None:
     assert complete(f"debias-zoo --plugin {plugin} run --methods mild") == ["milder", "mildest"]
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", ".", "x:y", "a=b", "My Method", "", "a,b"])
+def test_a_name_that_cannot_stand_in_a_command_or_a_path_is_refused(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "odd.py"
+    file.write_text(SMALL.replace("'small'", repr(name)))
+    listed = invoke("list", "methods", "--plugin", str(file))
+    assert f"a method cannot be called {name!r}" in " ".join(listed.output.split())
+    started = invoke("run", "--plugin", str(file), "--methods", name or "x", "--dataset", "cmnist", "--out", "runs")
+    assert started.exit_code == 2
+
+
+def test_no_result_leads_out_of_its_store() -> None:
+    good = json.loads(build_grid(Request(["erm"], ["cmnist"])).trials.popitem()[1].model_dump_json())
+    for field, name in (("method", "../../evil"), ("dataset", "/tmp/x"), ("method", ".."), ("dataset", "")):
+        with pytest.raises(ValueError, match="can be no folder of a store"):
+            Trial.model_validate(good | {field: name})
+
+
+def test_an_installed_class_of_another_name_is_shown_as_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "mine-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[debias_zoo.methods]\nlarge = mine_of_small:M\n")
+    (tmp_path / "mine_of_small.py").write_text(SMALL)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry.look_again()
+    try:
+        assert "the class calls itself 'small', not 'large'" in registry.entries("method")["large"].error
+    finally:
+        monkeypatch.undo()
+        registry.look_again()
+
+
+def test_a_name_must_be_written_as_a_text(tmp_path: Path) -> None:
+    file = tmp_path / "computed.py"
+    file.write_text(SMALL.replace("'small'", "'sm' + 'all'"))
+    checked = invoke("check", str(file))
+    assert checked.exit_code == 2
+    assert "the name of M is not written as a text" in " ".join(checked.output.split())
+
+
+EXITS = """
+from debias_zoo.methods.erm import ERM
+
+
+class Exits(ERM):
+    name = "exits"
+
+    def %s
+        raise SystemExit(0)
+"""
+
+
+@pytest.mark.parametrize("place", ["forward(self, loss, batch, clock):", "__init__(self, *given):"])
+def test_a_method_that_ends_the_interpreter_fails(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("exits.py").write_text(EXITS % place)
+    checked = invoke("check", "exits.py")
+    assert checked.exit_code == 1
+    assert "SystemExit: 0" in checked.output
+    ran = invoke("run", "--plugin", "exits.py", "--methods", "exits", "--dataset", "cmnist", "--protocol", "quick")
+    assert ran.exit_code == (1 if "forward" in place else 2), ran.output
+    assert "SystemExit: 0" in ran.output

@@ -28,6 +28,8 @@ def test_a_new_file_is_found_and_passes_check(what: str, name: str, file: str) -
     checked = invoke("check", file, "--json")
     assert checked.exit_code == 0, checked.output
     assert {row["status"] for row in json.loads(checked.output)} == {"passed"}
+    told = written.output.splitlines()[-1].split()[1:]
+    assert invoke(*told, "--out", "runs", "--dry-run").exit_code == 0, told
     assert name in invoke("list", f"{what}s", "--plugin", file).output.split(f"from {file}:")[1]
 
 

@@ -13,6 +13,7 @@ as an argument. At most two a method, and never one of the first seven.
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,6 +60,7 @@ _OTHERS: tuple[Callable[[Bench], None], ...] = (
     steps.check_everything_trains,
     predictions.check_predict_is_pure,
     meta.check_any_device,
+    runs.check_silent,
     runs.check_smallest_batch,
     runs.check_one_group,
     groups.check_groups,
@@ -100,10 +102,18 @@ class Check:
         try:
             with _apart():
                 CHECKS[self.name](self.bench)
-        except CheckFailure:
+        except CheckFailure as failure:
+            if hint := self._hint(failure.__cause__):
+                raise CheckFailure(f"{failure}{hint}") from failure
             raise
-        except Exception as error:
-            raise CheckFailure(explain(error)) from error
+        except (Exception, SystemExit) as error:  # a method may raise anything
+            raise CheckFailure(f"{explain(error)}{self._hint(error)}") from error
+
+    def _hint(self, error: BaseException | None) -> str:
+        """What an error is likely to come from, where that is known."""
+        cls = self.bench.cls
+        blind = not cls.sees_bias and isinstance(error, AttributeError | TypeError) and "bias" in inspect.getsource(cls)
+        return " (batch.bias is None, since the class says sees_bias = False; should it be True?)" if blind else ""
 
     def verdict(self) -> Verdict:
         """Run it, and say how it went."""

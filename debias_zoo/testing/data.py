@@ -266,7 +266,7 @@ class DataCheck:
         """Run it, and say how it went."""
         try:
             DATA_CHECKS[self.name](self.shelf)
-        except Exception as error:  # a data set may raise anything
+        except (Exception, SystemExit) as error:  # a data set may raise anything
             return Verdict(self.name, "failed", explain(error), advice_of(DATA_CHECKS[self.name]))
         return Verdict(self.name, "passed")
 

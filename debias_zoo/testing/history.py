@@ -55,7 +55,7 @@ class History:
     optimizers: dict[str, list[str]] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     modified: list[str] = field(default_factory=list)
-    error: Exception | None = None
+    error: BaseException | None = None
 
     def finished(self) -> list[Record]:
         """The records of a run that came to its end."""
@@ -129,7 +129,7 @@ def history_of(bench: Bench) -> History:
         arrays = {name: value.copy() for name, value in vars(bench.train).items()}
         try:
             bench.fit(engine=lambda method: engine, method=engine.method)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a method may raise anything
             engine.history.error = error
         for name, before in arrays.items():
             if not np.array_equal(before, now := getattr(bench.train, name)):

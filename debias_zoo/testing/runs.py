@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -64,6 +68,28 @@ def check_resumes(bench: Bench) -> None:
             loose = _loose_tensors(whole.fit.method)
             hint = f"{listing(loose)}: make it a buffer" if loose else "is all state in buffers?"
             raise CheckFailure(f"resumed at {where}, the end differs in {listing(differ)}; {hint}")
+
+
+def check_silent(bench: Bench) -> None:
+    """Training prints nothing and writes no file: a method is its mathematics, and curves are logged by the trainer.
+
+    Failing means a log that nobody can read, and files that no folder of results holds. Usual cause: a line left from
+    looking for a fault; return what is to be seen beside the loss instead.
+    """
+    said, written = io.StringIO(), list[str]()
+
+    def watched(file: Any, mode: str = "r", *given: Any, **named: Any) -> Any:
+        if set(mode) & set("wax+"):
+            written.append(str(file))
+        return open_really(file, mode, *given, **named)
+
+    open_really = io.open
+    with redirect_stdout(said), redirect_stderr(said), patch("builtins.open", watched), patch("io.open", watched):
+        bench.fit(epochs=SHORT)
+    if text := said.getvalue().strip():
+        raise CheckFailure(f"training printed: {text.splitlines()[0][:80]}")
+    if written:
+        raise CheckFailure(f"training wrote {listing(sorted(set(written)))}")
 
 
 def _starts_and_middles(checkpoints: dict[tuple[int, int, int], bytes]) -> Iterator[tuple[tuple[int, int, int], bytes]]:
