@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli_names import Format
-from .cli_shared import data_root, mendable
+from .cli_names import Format, NamesOf
+from .cli_shared import data_root, mendable, names
 from .errors import ZooError
 
 if TYPE_CHECKING:
@@ -21,13 +21,23 @@ if TYPE_CHECKING:
 @data_root
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:i] or mps.")
 @click.option("--limit", type=click.IntRange(50), default=2000, show_default=True, help="Images to probe, at most.")
+@click.option("--methods", type=NamesOf("method"), help="Only these.")
 @click.option("--again", is_flag=True, help="Probe what has been probed before, too.")
 @click.option("--format", "form", type=Format(sheets=True), default="rich", show_default=True)
 @click.option(
     "--figure", type=click.Path(path_type=Path, dir_okay=False), help="Draw it, layer by layer (.svg, .pdf or .png)."
 )
 @mendable
-def probe(runs: Path, root: Path | None, device: str, limit: int, again: bool, form: str, figure: Path | None) -> None:
+def probe(
+    runs: Path,
+    root: Path | None,
+    device: str,
+    limit: int,
+    methods: str | None,
+    again: bool,
+    form: str,
+    figure: Path | None,
+) -> None:
     """Read bias and label in the frozen features of finished runs: bias leakage, layer by layer.
 
     Fresh linear probes at every tap of the network that predicts and at its embedding, on images whose bias does not
@@ -39,6 +49,8 @@ def probe(runs: Path, root: Path | None, device: str, limit: int, again: bool, f
     if figure is not None:
         drawn_form(figure)
     found, problems = read_runs(runs)
+    if asked := names(methods or ""):
+        found = [run for run in found if run.result.trial.method in asked]
     there = [run for run in found if (run.path / "model.safetensors").exists()]
     if not there:
         without = f" ({len(found)} have no model.safetensors)" if found else ""

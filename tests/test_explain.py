@@ -170,7 +170,8 @@ def test_the_last_map_of_backbones(name: str, size: int, layer: str, side: int) 
     try:
         net = Backbone(name, 3, (3, size, size)).eval()
     except ZooError as error:
-        assert "its timm model has no forward_intermediates" in str(error)
+        if "its timm model has no forward_intermediates" not in str(error):
+            raise
         pytest.skip(str(error))
     before = net(images_of((3, size, size))).detach()
     pixels = (images_of((3, size, size)).permute(0, 2, 3, 1) * 255).byte().numpy()

@@ -236,8 +236,9 @@ def test_runs_are_probed_once_and_nothing_else_is_touched(runs: Path) -> None:
     again = dataset_of(found[0].result.trial).load(None, "val_unbiased")
     assert again.images.tobytes() == split.images.tobytes() == pixels  # type: ignore[union-attr]
     assert {path: path.read_bytes() for path in files} == files
-    assert [line.split(":")[0] for line in said] == ["[1/2] erm on cmnist, seed 0", "[2/2] gray on cmnist, seed 0"]
-    assert "400 images of val_unbiased" in said[0]
+    heads = ["[1/2] erm on cmnist, seed 0", "[2/2] gray on cmnist, seed 0"]
+    assert [line.split(":")[0] for line in said] == [head for head in heads for _ in ("begun", "done")]
+    assert "400 images of val_unbiased" in said[1]
     erm, gray = (run.probe() for run in found)
     assert erm is not None
     assert gray is not None
