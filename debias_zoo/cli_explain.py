@@ -49,6 +49,7 @@ def explain(runs: Path, output: Path | None, text: str | None, root: Path | None
     from .devices import pick_device
     from .explain import explain as explained
     from .explain import of_one_dataset
+    from .plain_text import wrapped
     from .reports.render_sheets import render_sheets
     from .store import read_finished
 
@@ -73,8 +74,8 @@ def explain(runs: Path, output: Path | None, text: str | None, root: Path | None
     if result.shares is not None:
         click.echo(render_sheets([result.shares], "rich"))
     for problem in result.problems:
-        click.echo(problem, err=True)
-    click.echo(f"seed {result.seed}, in {result.file}")
+        click.echo(wrapped(problem), err=True)
+    click.echo(wrapped(f"seed {result.seed}, in {result.file}"))
 
 
 def _prepare(runs: list[Any], root: Path | None) -> None:

@@ -43,6 +43,7 @@ def runs() -> None:
 def list_(out: Path, as_json: bool) -> None:
     """Every trial: finished, running, stopped, failed or damaged."""
     from .inventory import stored
+    from .plain_text import wrapped
 
     found = stored(out)
     if as_json:
@@ -55,9 +56,9 @@ def list_(out: Path, as_json: bool) -> None:
     states = [one.state for one in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     size = sum(one.size for one in found) / 2**20
-    click.echo(f"{len(found)} trial{'s' * (len(found) != 1)} ({counts}), {size:.0f} MiB")
+    click.echo(wrapped(f"{len(found)} trial{'s' * (len(found) != 1)} ({counts}), {size:.0f} MiB"))
     if left_out:
-        click.echo(f"left out for want of width: {', '.join(left_out)}; --json has them")
+        click.echo(wrapped(f"left out for want of width: {', '.join(left_out)}; --json has them"))
 
 
 @runs.command()
