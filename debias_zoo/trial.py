@@ -53,7 +53,7 @@ class Supervision(BaseModel):
 
 
 def _folder_name(name: str) -> str:
-    if not name or name.startswith(".") or "/" in name or "\\" in name:
+    if not name or name.startswith(".") or "/" in name:
         raise ValueError(f"{name!r} can be no folder of a store")
     return name
 
