@@ -184,7 +184,7 @@ def test_a_gap_is_compared_by_its_distance_from_zero() -> None:
     assert paired_difference(scores, "a", "b", "unbiased").mean == pytest.approx(-0.1)
 
 
-@settings(max_examples=30, deadline=None)  # statsmodels takes its time
+@settings(max_examples=10, deadline=None)  # statsmodels takes its time
 @given(st.lists(st.floats(0, 1), max_size=12))
 def test_holm_is_statsmodels(p: list[float]) -> None:
     expected = multipletests(p, method="holm")[1] if p else []
