@@ -24,7 +24,7 @@ class Bounded(TorchDispatchMode):
         ZooError: within, with the shape of the tensor that was too much.
     """
 
-    def __init__(self, largest: int, total: int | None = None, calls: int = 300_000) -> None:
+    def __init__(self, largest: int, total: int | None = None, calls: int = 20_000) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.largest = largest
         self.total = total

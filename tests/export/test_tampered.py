@@ -85,6 +85,14 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda place: rewrite(place, lambda data: data["task"].update(bias_map=[3, 10**7, 14, 14])),
         r"a tensor of shape \(10000000, 32, 3, 3\) is more than an exported model may have",
     ),
+    "deep": (
+        network(backbone="mlp", backbone_options={"width": 1, "depth": 10**7}),
+        "it takes more steps than those of an exported model may",
+    ),
+    "a large network": (
+        network(backbone="vit_large_patch16_224"),
+        r"a tensor of shape .* is more than an exported model may have",
+    ),
     "large images": (
         lambda place: rewrite(place, lambda data: data["task"].update(image_shape=[3, 10**5, 10**5])),
         "task.image_shape.1: Input should be less than or equal to 4096",
