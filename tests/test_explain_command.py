@@ -114,8 +114,9 @@ def test_weights_that_cannot_be_used_leave_a_method_out(runs: Path, tmp_path: Pa
         path.unlink()
     result = explain(str(out), "-o", str(tmp_path / "x.png"), "--images", "1")
     assert result.exit_code == 0, result.output
-    assert "the weights of gray on cmnist, seed 1 do not fit" in result.stderr
-    assert "hex on cmnist, seed 2 has no trained network" in result.stderr
+    said = " ".join(result.stderr.split())
+    assert "the weights of gray on cmnist, seed 1 do not fit" in said
+    assert "hex on cmnist, seed 2 has no trained network" in said
     assert "\nerm " in result.stdout
     assert "\ngray " not in result.stdout
 
