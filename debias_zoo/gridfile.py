@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from .errors import ZooError, unknown
+from .validated import first_fault
 from .yaml_files import read_mapping
 
 
@@ -65,9 +66,7 @@ def read_grid(path: Path) -> dict[str, Any]:
     try:
         file = GridFile.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ZooError(f"{path}: {where}: {first['msg']}") from error
+        raise ZooError(f"{path}: {first_fault(error)}") from error
     return _options(file)
 
 

@@ -27,10 +27,13 @@ def validated(model: type[Model], values: dict[str, Any], who: str, note: str = 
         raise ZooError(f"{who}: {where}={first['input']!r}: {first['msg']} ({about})") from error
 
 
+def first_fault(error: ValidationError) -> str:
+    """The first of the fields that are not as they should be, and what is wrong with it."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else str(first["msg"])
+
+
 def reason(error: Exception) -> str:
     """The kind of an error and, of fields that are not as they should be, the first one."""
     kind = type(error).__name__
-    if not isinstance(error, ValidationError):
-        return kind
-    first = error.errors(include_url=False, include_input=False)[0]
-    return f"{kind}: {'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else f"{kind}: {first['msg']}"
+    return f"{kind}: {first_fault(error)}" if isinstance(error, ValidationError) else kind

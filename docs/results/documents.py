@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from debias_zoo.reports.ledger import core_hours
 from debias_zoo.reports.page import to_html
 from debias_zoo.reports.report import Asked, make_report, render_report
 from debias_zoo.reports.selection import RULES
@@ -66,11 +67,12 @@ def origin(results: list[Result], command: str) -> str:
     def all_of(key: str) -> str:
         return ", ".join(sorted({str(result.environment[key]) for result in results}))
 
-    hours = sum(result.seconds["total"] for result in results) / 3600
+    hours = core_hours(results)
+    cost = "core-hours not noted" if hours is None else f"{hours:.1f} core-hours"
     return (
         f"Command: `{command}`\n\nCommit: {all_of('commit')}; {all_of('processor')}, {all_of('device')}, threads a "
         f"trial: {all_of('threads')}; torch {all_of('torch')}, Python {all_of('python')}; {all_of('date')}; "
-        f"{hours:.1f} core-hours.\n"
+        f"{cost}.\n"
     )
 
 
