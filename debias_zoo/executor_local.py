@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .executors import Event, Executor, Setup
+from .threads import thread_variables
 from .trial import Trial
 
 
@@ -107,9 +108,7 @@ class LocalExecutor(Executor):
     def _environment(self, slot: int) -> dict[str, str]:
         package = str(Path(__file__).resolve().parent.parent)
         paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        threads = str(self.setup.threads)
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        env.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, OPENBLAS_NUM_THREADS=threads)
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **thread_variables(self.setup.threads)}
         if gpus := self.setup.gpus:
             env["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
         return env

@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .threads import thread_variables
+
 
 def run_job(text: str) -> str:
     """Run the trial of a job and return its last event as JSON: "done", or "failed" with ``error``.
@@ -20,8 +22,7 @@ def run_job(text: str) -> str:
     and ``events``, the file that each event is appended to as a line of JSON.
     """
     job = json.loads(text)
-    threads = str(job["threads"])
-    os.environ.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, OPENBLAS_NUM_THREADS=threads)
+    os.environ.update(thread_variables(job["threads"]))
     here = Path(__file__).resolve().parent  # Ray looks for modules where the driver's script lies: not our inner ones
     sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != here]
     with suppress(OSError):  # not there on this machine: relative paths will say so

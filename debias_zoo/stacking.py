@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from .course import Course, Made, Step, after
+from .course import Course, Made, Step, after, torch_as_it_was
 from .engine import Engine
 from .errors import ZooError
 from .method import Batch, Method, Update
@@ -65,7 +65,7 @@ def together(courses: Sequence[Course[Any]], ended: Callable[[int, str], None], 
             failed = f"{type(error).__name__}: {error}"
         ended(k, failed)  # the error is forgotten here, and with it what it held
 
-    with torch.random.fork_rng(devices=[]):
+    with torch_as_it_was():
         for k, course in enumerate(courses):
             go_on(k, lambda course=course: next(course))  # type: ignore[misc]
         while waiting:

@@ -19,6 +19,7 @@ from debias_zoo.driver import parse_slurm
 from debias_zoo.errors import ZooError
 from debias_zoo.executor_local import LocalExecutor
 from debias_zoo.executors import Event, Executor, Setup, pick_executor
+from debias_zoo.threads import thread_variables
 from debias_zoo.trial import Trial
 
 # --- what all executors share
@@ -219,8 +220,8 @@ def test_a_job_whose_news_cannot_be_written_is_done_all_the_same(
 ) -> None:
     monkeypatch.setattr("debias_zoo.worker.perform", lambda job, send: send("done"))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        monkeypatch.setenv(name, "1")
+    for name, value in thread_variables(1).items():
+        monkeypatch.setenv(name, value)
     for events in ("/dev/full", str(tmp_path / "gone" / "x.jsonl")):
         job = {"threads": 1, "cwd": os.getcwd(), "events": events}
         assert json.loads(remote.run_job(json.dumps(job))) == {"event": "done"}

@@ -96,6 +96,7 @@ class Fake(subprocess.Popen[str]):
 def test_each_slot_sees_its_own_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Fake, "started", [])
     monkeypatch.setattr(subprocess, "Popen", Fake)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     setup = Setup(tmp_path, 4, 2, "cuda", gpus=("3", "5"), per_gpu=2)
     executor = LocalExecutor(setup)
     for trial in trials("erm", 4):
@@ -105,8 +106,11 @@ def test_each_slot_sees_its_own_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     executor.close()
     assert [env["CUDA_VISIBLE_DEVICES"] for env in Fake.started] == ["3", "5", "3", "5"]
     assert {env["OMP_NUM_THREADS"] for env in Fake.started} == {"2"}
+    assert {env["OMP_WAIT_POLICY"] for env in Fake.started} == {"passive"}
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "as it was")
     executor = LocalExecutor(replace(setup, gpus=()))
     executor.begin(trials("erm")[0])
     executor.close()
     assert Fake.started[-1]["CUDA_VISIBLE_DEVICES"] == "as it was"
+    assert Fake.started[-1]["OMP_WAIT_POLICY"] == "active", "the user's own choice"

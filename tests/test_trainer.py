@@ -343,3 +343,18 @@ def test_resetting_what_holds_no_weights_is_refused() -> None:
 
     with pytest.raises(ZooError, match="resets 'nte', which holds no weights"):
         trained(Resets)
+
+
+def test_denormal_numbers_count_as_zero_inside_alone() -> None:
+    small = torch.full((1,), 2e-38)
+    assert bool((small * 0.25).any())
+    seen: list[bool] = []
+
+    class Watching(Engine):
+        def step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+            seen.append(bool((small * 0.25).any()))
+            return super().step(batch, clock)
+
+    Bench(load_method("erm")).fit(epochs=1, engine=Watching)
+    assert set(seen) == {not torch.set_flush_denormal(False)}, "but where the processor cannot"
+    assert bool((small * 0.25).any()), "as it was"

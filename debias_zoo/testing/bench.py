@@ -78,13 +78,17 @@ class MomentEngine(Engine):
         return super().step(batch, clock)
 
 
+At = tuple[int, int, int]
+"""Stage, epoch and step, each from 0, that a checkpoint goes on with."""
+
+
 @dataclass
 class Ran:
     """A finished run: its fit, its trainer, and its checkpoints, if asked for, as bytes by (stage, epoch, step)."""
 
     fit: Fit
     trainer: Trainer
-    checkpoints: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
+    checkpoints: dict[At, bytes] = field(default_factory=dict)
 
     def outcome(self) -> dict[str, Any]:
         """Everything that a second run of the same seed must repeat bit for bit, flat, by name."""
@@ -178,7 +182,7 @@ class Bench:
         engine: Callable[[Method], Engine] = Engine,
         method: Method | None = None,
         start: bytes | None = None,
-        keep: bool = False,
+        keep: bool | Callable[[At], bool] = False,
     ) -> Ran:
         """A run of the whole, shortened schedule through the zoo's trainer.
 
@@ -192,15 +196,17 @@ class Bench:
             engine: makes an engine that watches.
             method: instead of a fresh one.
             start: a checkpoint to go on from.
-            keep: whether to keep the checkpoint of every step.
+            keep: whether to keep the checkpoint of every step, or of which.
         """
         split = self.train if split is None else split
         method = method or self.build(seed if build_seed is None else build_seed, split)
-        kept: dict[tuple[int, int, int], bytes] = {}
+        kept: dict[At, bytes] = {}
 
         def save(state: dict[str, Any]) -> None:
-            at = state["progress"]
-            kept[at["stage"], at["epoch"], at["step"]] = to_bytes(state)
+            progress = state["progress"]
+            at = progress["stage"], progress["epoch"], progress["step"]
+            if keep is True or (callable(keep) and keep(at)):
+                kept[at] = to_bytes(state)
 
         plans = self.plans(method, epochs, settings, batch_size)
         trainer = Trainer(engine(method), plans, split, {"val": self.val}, seed, save if keep else None)
