@@ -11,7 +11,7 @@ from typing import Any
 
 from .assembly import dataset_of
 from .backbones import NORMALIZATIONS
-from .dataset import BiasDataset
+from .dataset import BiasDataset, Card
 from .errors import ZooError, unknown
 from .feasibility import bias_warnings, check_classes, dry_run
 from .gridfile import as_values
@@ -192,6 +192,7 @@ def make_trial(
             *_unlike_papers(dataset, request),
             *chosen.deviations({**dataset.params.model_dump(mode="json"), **_made_with(request, backbone)}),
             *_changed(cls, request),
+            *_unlike_recipe(request, recipe, card),
         ),
         options=(*chosen.options, *_options(cls, request)),
         plugins=_plugins(name, dataset.name, backbone),
@@ -219,6 +220,18 @@ def _needed(name: str, role: str, need: Need, dataset: BiasDataset, seed: int, r
 
 def _changed(cls: type[Method], request: Request) -> list[str]:
     return [f"set on the command line: {key}={value}" for method, key, value in request.sets if method == cls.name]
+
+
+def _unlike_recipe(request: Request, recipe: Recipe, card: Card) -> list[str]:
+    """What the command line says of the network where the papers' protocol has its own."""
+    usual = {
+        "backbone": recipe.backbone or card.backbone,
+        "normalize": recipe.normalize or card.normalize,
+        "weights": PRETRAINED if recipe.pretrained else "",
+    }
+    given = {"backbone": request.backbone, "normalize": request.normalize, "weights": Path(request.weights).name}
+    told = [f"set on the command line: {k}={v}" for k, v in given.items() if v and v != usual[k]]
+    return told if request.protocol == "paper" else []
 
 
 def _options(cls: type[Method], request: Request) -> Iterator[str]:

@@ -95,6 +95,16 @@ def test_a_number_of_epochs_on_the_command_line_beats_the_papers() -> None:
     assert [plan.epochs for plan in plan_stages(untrained(trial), trial.settings, trial.stages)] == [100]
 
 
+def test_another_network_than_the_papers_is_a_deviation() -> None:
+    own = one(protocol="paper")
+    assert not [text for text in own.deviations if "command line" in text]
+    other = one(protocol="paper", backbone="simple_convnet", normalize="none")
+    told = [text for text in other.deviations if "command line" in text]
+    assert told == ["set on the command line: backbone=simple_convnet", "set on the command line: normalize=none"]
+    assert one(protocol="paper", backbone=own.backbone, normalize=own.normalize).deviations == own.deviations
+    assert one(protocol="standard", normalize="none").deviations == one(protocol="standard").deviations
+
+
 def untrained(trial: Trial) -> Method:
     """The method of a trial on Colored MNIST."""
     return build_method(trial, Task(10, 10, 1000, (3, 28, 28), (10,), (3, 8, 14, 14)))
