@@ -82,7 +82,7 @@ def request_of(command: str) -> Request:
     given: dict[str, list[str]] = {}
     for option, value in zip(words[2::2], words[3::2], strict=True):
         given.setdefault(option, []).append(value)
-    assert set(given) <= {"--methods", "--dataset", "--seed", "--protocol", "--precision", "--backbone", "--set"}
+    assert set(given) <= {"--methods", "--dataset", "--seed", "--protocol", "--precision", "--backbone", "--normalize", "--set"}
     return Request(
         given["--methods"],
         given["--dataset"],
@@ -90,6 +90,7 @@ def request_of(command: str) -> Request:
         protocol=given["--protocol"][0],
         precision=given["--precision"][0],
         backbone=given.get("--backbone", [None])[0],
+        normalize=given.get("--normalize", [""])[0],
         sets=[parse_set(text) for text in given.get("--set", [])],
     )
 

@@ -21,7 +21,7 @@ from debias_zoo.reports.page import to_html
 from debias_zoo.reports.report import Asked, make_report, render_report
 from debias_zoo.reports.selection import RULES
 from debias_zoo.store import read_runs
-from debias_zoo.trial import Result
+from debias_zoo.trial import Result, Trial
 
 HERE = Path(__file__).resolve().parent
 
@@ -49,11 +49,18 @@ def documents(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def paper_ledger() -> str:
-    """What papers print beside ours, of all runs under ``--protocol paper``, in the last epoch and in the best."""
-    runs = [run for path in folders() for run in read_runs(path)[0] if run.result.trial.protocol == "paper"]
+    """What papers print beside ours, of all runs under ``--protocol paper``, in the last epoch and in the best.
+
+    Without those that options of the command line made other ones, to find out why a number differs.
+    """
+    runs = [run for path in folders() for run in read_runs(path)[0] if _as_papers(run.result.trial)]
     report = make_report(runs, [], Asked(rules=("last", "oracle"), ledger=True))
     results = [run.result for run in runs]
     return f"{render_report(report, 'markdown')}\n{origin(results, 'python docs/results/documents.py')}"
+
+
+def _as_papers(trial: Trial) -> bool:
+    return trial.protocol == "paper" and not trial.options
 
 
 def folders() -> list[Path]:
