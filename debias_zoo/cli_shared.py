@@ -54,7 +54,7 @@ _TRAINING = (
     click.option(
         "--weights",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="A state dict the backbone starts from, all but its classifier.",
+        help="A state dict, or a trial's model.safetensors, that the backbone starts from; all but its classifier.",
     ),
     click.option("--pretrained", is_flag=True, help="The backbone starts from timm's pretrained weights."),
     click.option("--skip-corrupt", is_flag=True, help="Leave out images that cannot be decoded, instead of stopping."),

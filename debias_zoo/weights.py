@@ -20,6 +20,9 @@ PRETRAINED = "timm"
 _WRAPPERS = ("state_dict", "model", "state_dict_ema")
 """Keys under which checkpoints keep the state dict itself."""
 
+_NET = "net.model."
+"""Where a trial's ``model.safetensors`` has the backbone that predicts, beside whatever else its method trains."""
+
 Weights = dict[str, Tensor]
 
 
@@ -27,7 +30,8 @@ def initial_weights(source: str, name: str, image_shape: tuple[int, int, int], o
     """All tensors of the timm model ``name`` but its classifier's, by their names there.
 
     Args:
-        source: the path of a ``.safetensors`` file or of a state dict that torch saved; or ``"timm"``.
+        source: the path of a ``.safetensors`` file, such as a finished trial's, or of a state dict that torch saved; or
+            ``"timm"``.
         name: of the timm model.
         image_shape: (C, H, W) that it is built for.
         options: that it is built with.
@@ -91,7 +95,7 @@ def read_state(path: Path) -> Weights:
         raise ZooError(f"--weights {path} holds no state dict: a mapping from names to tensors")
     if all(key.startswith("module.") for key in found):  # of a DataParallel
         found = {key.removeprefix("module."): value for key, value in found.items()}
-    return dict(found)
+    return {key.removeprefix(_NET): value for key, value in found.items() if key.startswith(_NET)} or dict(found)
 
 
 def fit(found: Weights, model: nn.Module, who: str) -> Weights:

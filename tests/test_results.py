@@ -82,7 +82,16 @@ def request_of(command: str) -> Request:
     given: dict[str, list[str]] = {}
     for option, value in zip(words[2::2], words[3::2], strict=True):
         given.setdefault(option, []).append(value)
-    assert set(given) <= {"--methods", "--dataset", "--seed", "--protocol", "--precision", "--backbone", "--normalize", "--set"}
+    assert set(given) <= {
+        "--methods",
+        "--dataset",
+        "--seed",
+        "--protocol",
+        "--precision",
+        "--backbone",
+        "--normalize",
+        "--set",
+    }
     return Request(
         given["--methods"],
         given["--dataset"],

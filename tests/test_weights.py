@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from short_trials import trials
 
 from debias_zoo import weights
 from debias_zoo.backbones import Backbone, BackboneFactory
 from debias_zoo.errors import ZooError
 from debias_zoo.grid import Request, build_grid
+from debias_zoo.runner import run_trial
 from debias_zoo.timm_models import create
 
 SHAPE = (3, 32, 32)
@@ -54,6 +56,16 @@ def test_all_but_the_classifier_is_loaded(wrap: Any, donor: dict[str, torch.Tens
     assert all(torch.equal(value, donor[name]) for name, value in body(net).items())
     own = BackboneFactory(NAME, 3, SHAPE, "none", 0)()
     assert torch.equal(net.model.fc.weight, own.model.fc.weight), "the classifier is the one without weights"
+
+
+def test_a_finished_trials_file_gives_the_network_that_predicts(tmp_path: Path) -> None:
+    (trial,) = trials("lff")
+    run_trial(trial.model_copy(update={"backbone": NAME, "backbone_options": {}}), tmp_path)
+    (file,) = tmp_path.rglob("model.safetensors")
+    there = load_file(file)
+    assert {key.partition(".")[0] for key in there} > {"net"}, "more than that network"
+    fitted = weights.initial_weights(str(file), NAME, (3, 28, 28), {})
+    assert all(torch.equal(value, there[f"net.model.{name}"]) for name, value in fitted.items())
 
 
 def test_safetensors_without_a_classifier(donor: dict[str, torch.Tensor], tmp_path: Path) -> None:
