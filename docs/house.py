@@ -24,7 +24,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "Look inside": ("explain", "gradcam", "heatsheet", "maps", "probes"),
     "Checks": ("testing/*",),
     "Grid": ("grid", "gridfile", "feasibility", "recipes", "yaml_files"),
-    "Executors": ("executor_*", "remote", "slots", "worker"),
+    "Executors": ("executor_*", "remote", "slots", "threads", "worker"),
     "One trial": (
         "assembly",
         "augment",
