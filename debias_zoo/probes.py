@@ -75,7 +75,7 @@ def probe_runs(
         if not again and _is_probed(run, limit):
             say(f"{head}: probed before")
             continue
-        say(f"{head}: probing, which takes seconds to a minute")
+        say(f"{head}: probing, which takes seconds to minutes")
         started = time.monotonic()
         try:
             found = prober.probe(run)
