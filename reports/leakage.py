@@ -62,7 +62,7 @@ def leaks_of(runs: Iterable[Run], problems: Iterable[str] = ()) -> tuple[list[tu
             told.append(f"not read: {error}")
             continue
         if probe is None:
-            told.append(f"not probed: {trial.label} ({run.path})")
+            told.append(f"not probed: {trial.label} ({trial.folder})")
             continue
         cell = cells.setdefault((trial.dataset, trial.method, key_of(_fields(trial, probe))), {})
         cell.setdefault(trial.seed, (trial, probe))

@@ -58,6 +58,12 @@ def test_the_ledger_is_made_again(documents: ModuleType) -> None:
     assert (RESULTS / "ledger.md").read_text() == documents.paper_ledger(), "run `python docs/results/documents.py`"
 
 
+def test_no_document_says_where_it_was_made() -> None:
+    where = re.compile(r"(?<![\w.:/])/(?:home|Users|root|tmp|work|mnt|data|scratch)/")
+    documents = [path for path in RESULTS.rglob("*") if path.suffix in {".md", ".csv", ".tex", ".html", ".json"}]
+    assert not {path.relative_to(RESULTS) for path in documents if where.search(path.read_text())}
+
+
 def without_drawings(page: str) -> str:
     """What does not depend on the version of matplotlib."""
     return re.sub(r"<svg.*?</svg>|figures by matplotlib [\w.]+", "", page, flags=re.S)

@@ -102,6 +102,7 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
     assert sheet.sections == ()
     assert sheet.notes == ("No probed trial.",)
     assert [problem.split(":")[0] for problem in sheet.problems] == ["unfinished", "not read", "not probed"]
+    assert sheet.problems[-1] == f"not probed: {result.trial.label} ({result.trial.folder})", "as in every store"
     with pytest.raises(ZooError, match="no run has been probed"):
         leakage_svg([unprobed])
 
