@@ -142,6 +142,9 @@ class Stage:
         settings: what this stage wants different from the protocol.
         fresh_optimizers: whether optimizer state starts anew.
         reset: names of submodules that go back to their initial weights.
+        shared_as: for the first of several, what it does, where nothing in that depends on the method's configuration:
+            of trials that begin alike and do the same, one trains the stage and the others go on from its end. Another
+            name where what the stage does changes.
     """
 
     name: str
@@ -149,6 +152,7 @@ class Stage:
     settings: Settings = field(default_factory=Settings)
     fresh_optimizers: bool = True
     reset: tuple[str, ...] = ()
+    shared_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,9 @@ class Need:
 
     method: str
     config: Mapping[str, Any] = field(default_factory=dict)
+
+
+SEARCH_SCALES = ("log", "linear")
 
 
 def setting(default: Any, about: str, *, source: str, search: Sequence[Any] | None = None, **limits: Any) -> Any:
@@ -353,3 +360,13 @@ class Method(nn.Module):
         """(B, classes) logits; pure, each image by itself. image: (B, C, H, W) in [0, 1]."""
         logits: Tensor = self.net(image)
         return logits
+
+
+def search_ranges(cls: type[Method]) -> dict[str, Any]:
+    """What may be tuned, by key, as the method's settings and ``training_search`` state it."""
+    found: dict[str, Any] = {}
+    for name, about in cls.Config.model_fields.items():
+        extra = about.json_schema_extra
+        if isinstance(extra, dict) and extra.get("search") is not None:
+            found[name] = extra["search"]
+    return {**found, **cls.training_search}

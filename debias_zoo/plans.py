@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import ZooError
@@ -17,6 +17,11 @@ class StagePlan:
     stage: Stage
     epochs: int
     settings: Settings
+
+
+def shares_first(plans: Sequence[StagePlan]) -> bool:
+    """Whether the end of the first stage is one that other trials can go on from."""
+    return len(plans) > 1 and bool(plans[0].stage.shared_as) and plans[1].stage.fresh_optimizers
 
 
 def plan_stages(method: Method, settings: Settings, overrides: Mapping[str, Settings]) -> list[StagePlan]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from . import __version__
 from .assembly import build_method, check_code, dataset_of
+from .common_stage import CommonStage
 from .course import Course, alone
 from .dataset import Card, Split
 from .devices import processor
@@ -127,10 +128,14 @@ def _train(trial: Trial, folder: Folder, how: How, told: Told, tracking: Trackin
         return make_trainer(trial, method, train, evals, how.device, save, told.report, layout)
 
     current = trainer()
+    common = CommonStage(trial, current, how.out, told.warn)
+    current.share = common.keep
+    own = folder.checkpoint(how.device)
+    start = own if own is not None else common.state(how.device)
     try:
-        fit = yield from current.course(folder.checkpoint(how.device))
+        fit = yield from current.course(start)
     except UnfitCheckpointError as error:
-        folder.put_aside("checkpoint.pt", str(error))
+        (common.folder if own is None else folder).put_aside("checkpoint.pt", str(error))
         current = trainer()
         fit = yield from current.course()
     folder.save_curves(fit.curves)

@@ -21,7 +21,7 @@ from .dataset import Split
 from .engine import Augmentation, Engine, predict_split, quiet
 from .errors import DivergedError, ZooError
 from .method import Clock, Method, Repeats, Stage, Task, Weights
-from .plans import StagePlan
+from .plans import StagePlan, shares_first
 from .protocol import Augment
 from .seeds import seed_for
 
@@ -105,6 +105,8 @@ class Trainer:
         self.evals = {name: engine.split(split, False) for name, split in evals.items()}
         self._val = evals.get(validation_split(evals) if self.method.needs_val_bias else "val")
         self.save, self.report = save, report
+        self.share: Callable[[dict[str, Any]], None] | None = None
+        """Called with the state at the end of the first stage, if that is one to be shared."""
         self.progress = Progress()
         self._saved = time.monotonic()
         self.predictions: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in evals}
@@ -155,6 +157,8 @@ class Trainer:
             self._save()
         while self.progress.epoch < plan.epochs:
             yield from self._run_epoch(plan)
+        if k == 0 and self.share is not None and shares_first(self.plans):
+            self.share(self.state_dict())
 
     def _reset(self, stage: Stage) -> None:
         own = self.method.state_dict()
@@ -322,16 +326,18 @@ class Trainer:
         if self.save is None or not (always or now - self._saved >= min(self.epoch_seconds, self.checkpoint_seconds)):
             return
         self._saved = now
-        self.save(
-            {
-                "device": self.engine.device.type,
-                "engine": self.engine.state_dict(),
-                "progress": dict(vars(self.progress)),
-                "predictions": {name: _stack(rows) for name, rows in self.predictions.items() if rows},
-                "initial": self._initial,
-                "notes": list(self.notes),
-            }
-        )
+        self.save(self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a run goes on from, and whoever shares its first stage."""
+        return {
+            "device": self.engine.device.type,
+            "engine": self.engine.state_dict(),
+            "progress": dict(vars(self.progress)),
+            "predictions": {name: _stack(rows) for name, rows in self.predictions.items() if rows},
+            "initial": self._initial,
+            "notes": list(self.notes),
+        }
 
     def _stage_of(self, state: Mapping[str, Any]) -> int:
         try:

@@ -28,6 +28,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "One trial": (
         "assembly",
         "augment",
+        "common_stage",
         "course",
         "engine",
         "layouts",

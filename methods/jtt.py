@@ -123,7 +123,8 @@ class JTT(Method):
 
     def stages(self) -> Sequence[Stage]:
         share = self.config.identify_share
-        return [Stage("identify", share), Stage("retrain", 1.0 - share, reset=("net",))]
+        identifying = Stage("identify", share, shared_as="cross-entropy, and errors of the last epoch")
+        return [identifying, Stage("retrain", 1.0 - share, reset=("net",))]
 
     def updates(self, clock: Clock) -> Sequence[Update]:
         return [Update(clock.stage, ("main",))]

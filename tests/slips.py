@@ -12,7 +12,20 @@ import torch.nn.functional as F
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from debias_zoo.method import Backbones, Batch, Clock, Method, Optim, Paper, Task, Update, View, Weights
+from debias_zoo.method import (
+    Backbones,
+    Batch,
+    Clock,
+    Method,
+    Optim,
+    Paper,
+    Stage,
+    Task,
+    Update,
+    View,
+    Weights,
+    setting,
+)
 
 
 class Sound(Method):
@@ -231,6 +244,20 @@ class Writes(Sound):
         return super().forward(loss, batch, clock)
 
 
+class SharesTooMuch(Sound):
+    class Config(Method.Config):
+        """One setting, which counts from the first step."""
+
+        pull: float = setting(0.05, "weight of the squares", source="ours", search=(0.05, 1.0, "log"))
+
+    def stages(self) -> Sequence[Stage]:
+        return [Stage("first", shared_as="training"), Stage("second")]
+
+    def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        logits = self.logits(batch.image)
+        return {"loss": F.cross_entropy(logits, batch.label) + self.config.pull * logits.square().mean()}
+
+
 SLIPS: tuple[tuple[type[Method], str, str], ...] = (
     (NotReached, "finite_loss", "never gives a gradient"),
     (LogsRows, "finite_loss", "each must be a tensor without dimensions"),
@@ -243,6 +270,7 @@ SLIPS: tuple[tuple[type[Method], str, str], ...] = (
     (Peeks, "finite_loss", "batch.bias is None, since the class says sees_bias = False; should it be True?"),
     (Prints, "silent", "training printed: a step 0"),
     (Writes, "silent", "training wrote /dev/null"),
+    (SharesTooMuch, "shared_stage", "with another pull, stage 'first' ends with other method.net"),
     (OtherChance, "reproducible", "numpy"),
     (ChangesImage, "leaves_batch_alone", "batch.image"),
     (ChangesLabels, "leaves_batch_alone", "the training split's labels"),

@@ -54,7 +54,7 @@ def test_it_is_listed_and_shown(checkout: Path, tmp_path: Path) -> None:
 
 
 def test_it_passes_its_test_and_the_contract(checkout: Path) -> None:
-    assert "19 of 19 checks hold" in zoo(checkout, "check", "added", cwd=checkout.parent)
+    assert "20 of 20 checks hold" in zoo(checkout, "check", "added", cwd=checkout.parent)
     suite = ["tests/methods/test_added.py", "tests/test_architecture.py", "-k", "added or know or core or trainer"]
     assert "passed" in python(checkout, "-m", "pytest", "-q", "-n", "0", *suite, cwd=checkout)
 

@@ -74,7 +74,7 @@ def test_it_is_listed_shown_and_checked(tools: Path, tmp_path: Path) -> None:
     assert (rows["far_zoo"]["origin"], rows["lnl"]["origin"]) == ("far-zoo", "debias-zoo")
     assert "from far-zoo:\nfar_zoo" in zoo(tools, "list", "methods", cwd=tmp_path)
     assert "balance = 0.5" in zoo(tools, "show", "far_zoo", cwd=tmp_path)
-    assert "far_zoo: 19 of 19 checks hold" in zoo(tools, "check", "far_zoo", cwd=tmp_path)
+    assert "far_zoo: 20 of 20 checks hold" in zoo(tools, "check", "far_zoo", cwd=tmp_path)
 
 
 def test_it_runs_is_resumed_and_tabulated(tools: Path, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ _OTHERS: tuple[Callable[[Bench], None], ...] = (
     predictions.check_predict_is_pure,
     meta.check_any_device,
     runs.check_silent,
+    runs.check_shared_stage,
     runs.check_smallest_batch,
     runs.check_one_group,
     groups.check_groups,

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..backbones import BackboneFactory
 from ..dataset import Split
 from ..engine import DeviceSplit, Engine
-from ..method import Batch, Clock, Method, Paper
+from ..method import SEARCH_SCALES, Batch, Clock, Method, Paper, search_ranges
 from ..plans import StagePlan, plan_stages
 from ..protocol import Settings
 from ..seeds import seed_for
@@ -120,6 +120,15 @@ class Bench:
         if self.given is None or isinstance(self.given, Mapping):
             return self.cls.Config(**(self.given or {}))
         return self.given
+
+    def tuned_otherwise(self) -> Bench:
+        """The same method with another value of every setting that has a search range."""
+        now = self.config.model_dump()
+        other = {}
+        for name, search in search_ranges(self.cls).items():
+            if name in now:
+                other[name] = next((x for x in search if x not in (*SEARCH_SCALES, now[name])), now[name])
+        return replace(self, given=type(self.config)(**{**now, **other}), memory={})
 
     @property
     def batch_size(self) -> int:

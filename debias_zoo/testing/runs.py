@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ..engine import Engine, quiet
 from ..method import Batch, Clock, Method, Update
+from ..plans import StagePlan, shares_first
 from ..protocol import Settings
-from .bench import SETTINGS, At, Bench, CheckFailure, differences, from_bytes, listing
+from .bench import SETTINGS, At, Bench, CheckFailure, differences, flatten, from_bytes, listing
 from .history import explain
 
 SHORT = 2
@@ -67,6 +68,29 @@ def check_resumes(bench: Bench) -> None:
             loose = _loose_tensors(whole.fit.method)
             hint = f"{listing(loose)}: make it a buffer" if loose else "is all state in buffers?"
             raise CheckFailure(f"resumed at {where}, the end differs in {listing(differ)}; {hint}")
+
+
+def check_shared_stage(bench: Bench) -> None:
+    """A first stage that is ``shared_as`` something ends with the same bits under other values of all that is tuned.
+
+    Failing means that a trial goes on from what it would never have come to itself. Usual cause: a weight or a rate of
+    the configuration that counts in the first stage too; say ``shared_as`` of no such stage.
+    """
+    stages = bench.build().stages()
+    if not shares_first([StagePlan(stage, SHORT, SETTINGS) for stage in stages]):
+        return
+    other = bench.tuned_otherwise()
+    ends = [_end_of_first(of) for of in (bench, other)]
+    if differ := differences(*ends):
+        changed = [name for name, value in bench.config if getattr(other.config, name) != value]
+        what = f"stage {stages[0].name!r} ends with other {listing(differ)}"
+        raise CheckFailure(f"with another {listing(changed)}, {what}")
+
+
+def _end_of_first(bench: Bench) -> dict[str, Any]:
+    kept = bench.fit(epochs=SHORT, keep=lambda at: at == (0, SHORT, 0)).checkpoints
+    state = from_bytes(kept[0, SHORT, 0])
+    return flatten({"method": state["engine"]["method"], "predictions": state["predictions"]})
 
 
 def check_silent(bench: Bench) -> None:

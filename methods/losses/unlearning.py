@@ -9,8 +9,9 @@ from debias_zoo.method import Optim, Stage
 
 def unlearning_stages(pretrain_share: float) -> list[Stage]:
     """``pretrain``, of this share of the epochs, where f and g learn alone, then ``unlearn``; 0: only the latter."""
+    pretraining = Stage("pretrain", pretrain_share, shared_as="cross-entropy of f and g")
     unlearning = Stage("unlearn", 1.0 - pretrain_share)
-    return [Stage("pretrain", pretrain_share), unlearning] if pretrain_share else [unlearning]
+    return [pretraining, unlearning] if pretrain_share else [unlearning]
 
 
 def unlearning_optimizers(net: nn.Module, bias: nn.Module, bias_lr_scale: float) -> dict[str, Optim]:
