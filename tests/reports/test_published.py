@@ -118,6 +118,17 @@ def test_accuracy_comes_before_unbiased_accuracy_and_read_before_remembered(monk
     assert find("erm", "x", {}, "accuracy") is None
 
 
+def test_on_waterbirds_the_worst_group_stands_for_a_method_and_a_weighted_average_for_no_plain_accuracy() -> None:
+    for method, worst in (("erm", 0.637), ("group_dro", 0.914), ("dfr", 0.92)):
+        found = find(method, "waterbirds", {})
+        assert found is not None
+        assert (found.metric, found.mean) == ("worst_group", worst)
+    weighted = find("erm", "waterbirds", {}, "train_weighted")
+    assert weighted is not None
+    assert weighted.mean == 0.97
+    assert find("erm", "waterbirds", {}, "accuracy") is None
+
+
 def test_numbers_on_other_splits_are_not_found_for_the_test() -> None:
     found = find("learned_mixin", "biased-mnist", {"rho": 0.999}, "accuracy")
     assert found is None, "the accuracy on the biased split"
