@@ -115,13 +115,12 @@ def _timm_details(name: str) -> dict[str, Any]:
     """A timm model at the image size of its pretrained weights; empty for a name that timm does not know."""
     import torch
 
-    from .backbones import Backbone  # first: it makes timm importable beside any torchvision
+    from .backbones import Backbone
+    from .timm_models import timm
 
-    import timm  # isort: skip
-
-    if not timm.is_model(name):
+    if not timm().is_model(name):
         return {}
-    cfg = timm.get_pretrained_cfg(name)
+    cfg = timm().get_pretrained_cfg(name)
     shape = (3, *cfg.input_size[1:]) if cfg is not None else (3, 224, 224)
     with torch.device("meta"):
         net = Backbone(name, 0, shape)

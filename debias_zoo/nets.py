@@ -1,24 +1,29 @@
-"""The papers' own small nets, registered with timm so that there is one way to name a backbone."""
+"""The papers' own small nets, with the interface of timm's models."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .torchvision_guard import import_timm
-
-import_timm()
-
-from timm.models import register_model  # noqa: E402  (after the guard, or timm cannot be imported)
-
 __all__ = ["StagedNet", "lnl_convnet", "mlp", "register_model", "resnet20", "simple_convnet"]
+
+Build = TypeVar("Build", bound=Callable[..., nn.Module])
+
+
+def register_model(build: Build) -> Build:
+    """Mark a function as a backbone: ``--plugin FILE`` finds it by that. timm's decorator of this name does as well.
+
+    The function takes ``num_classes`` (0: no classifier), ``in_chans``, the options of the command line and, if it
+    names it, ``img_size``, (height, width).
+    """
+    return build
 
 
 class StagedNet(nn.Module):
@@ -164,20 +169,13 @@ class CifarBlock(nn.Module):
         return F.relu(found + x)
 
 
-def _without_timm_extras(options: dict[str, Any], net: str) -> dict[str, Any]:
-    """``options`` without what timm passes to every model; weights of these nets cannot be downloaded."""
-    if options.pop("pretrained", False):
-        raise ValueError(f"{net} has no pretrained weights")
-    return {k: v for k, v in options.items() if k not in {"pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}}
-
-
 @register_model
 def lnl_convnet(num_classes: int = 10, in_chans: int = 3, **options: Any) -> StagedNet:
     """The four-layer net of LNL's Colored MNIST (authors' ``models.py``); its tap is the map after the second layer.
 
     ReLU stands after the max pooling: the same values and gradients as before it, on a quarter of the pixels.
     """
-    _refuse(_without_timm_extras(options, "lnl_convnet"), "lnl_convnet")
+    _refuse(options, "lnl_convnet")
     conv1 = nn.Conv2d(in_chans, 32, 5, padding=2)
     conv2 = nn.Conv2d(32, 32, 3, padding=1)
     conv3 = nn.Conv2d(32, 64, 3, stride=2, padding=1)
@@ -202,7 +200,7 @@ def simple_convnet(
 
     ``stride`` is that of the first layer: with kernel 1 it looks at every ``stride``-th pixel.
     """
-    _refuse(_without_timm_extras(options, "simple_convnet"), "simple_convnet")
+    _refuse(options, "simple_convnet")
     widths = [in_chans, 16, 32, 64, 128]
     stages: list[nn.Module] = []
     for k in range(4):
@@ -225,7 +223,7 @@ def mlp(
 
     A list of widths, one for each hidden layer, stands for both.
     """
-    _refuse(_without_timm_extras(options, "mlp"), "mlp")
+    _refuse(options, "mlp")
     widths = [width] * depth if isinstance(width, int) else list(width)
     inputs = in_chans * img_size[0] * img_size[1]
     stages: list[nn.Module] = []
@@ -242,7 +240,7 @@ def resnet20(num_classes: int = 10, in_chans: int = 3, **options: Any) -> Staged
 
     Three groups of three blocks with 16, 32 and 64 channels; 269,722 parameters for ten classes. Taps: the groups.
     """
-    _refuse(_without_timm_extras(options, "resnet20"), "resnet20")
+    _refuse(options, "resnet20")
     stem = [nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     widths = (16, 16, 32, 64)
     stages = []

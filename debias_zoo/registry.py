@@ -111,7 +111,7 @@ def load_dataset(name: str) -> type[BiasDataset]:
 
 
 def load_backbone(name: str) -> Callable[..., Any]:
-    """The function of a backbone; its import has registered it with timm."""
+    """The function that builds a backbone of the zoo or of a plugin."""
     return cast("Callable[..., Any]", _load("backbone", name))
 
 

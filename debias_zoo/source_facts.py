@@ -25,7 +25,7 @@ _DEEPEST = 20
 
 
 def defined_in(path: Path) -> Iterator[tuple[str, str, str]]:
-    """(kind, name, attribute) of what a file adds: classes of ``BASES`` with a name of their own, and timm models.
+    """(kind, name, attribute) of what a file adds: classes of ``BASES`` with a name of their own, and backbones.
 
     A class without a name of its own is taken for a base of others.
     """

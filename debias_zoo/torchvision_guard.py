@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,8 +21,8 @@ _MOST_OPERATORS = 16
 _declared: list[torch.library.Library] = []  # a library's names are gone when it is collected
 
 
-def import_timm() -> None:
-    """Import torchvision and timm, declaring torchvision's compiled operators where they could not be loaded."""
+def import_timm() -> ModuleType:
+    """timm, after torchvision, whose compiled operators are declared where they could not be loaded."""
     for _ in range(_MOST_OPERATORS):
         try:
             importlib.import_module("torchvision")
@@ -35,4 +36,4 @@ def import_timm() -> None:
             _declared.append(library)
             for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
                 del sys.modules[name]
-    importlib.import_module("timm")
+    return importlib.import_module("timm")

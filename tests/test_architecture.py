@@ -113,11 +113,25 @@ def test_a_look_imports_no_torch(command: list[str]) -> None:
     assert ended.stdout
 
 
-def test_listed_backbones_are_registered() -> None:
-    from debias_zoo.timm_models import is_model
+def test_no_backbone_has_the_name_of_one_of_timm() -> None:
+    from debias_zoo.timm_models import timm
 
     assert set(entries("backbone")) == {"lnl_convnet", "simple_convnet", "mlp", "resnet20"}
-    assert all(is_model(name) for name in entries("backbone"))
+    assert not any(timm().is_model(name) for name in entries("backbone"))
+
+
+def test_timm_is_not_imported_for_a_backbone_of_the_zoo() -> None:
+    code = (
+        "import sys\n"
+        "import debias_zoo.runner, debias_zoo.stacking\n"
+        "from debias_zoo.backbones import Backbone\n"
+        "Backbone('mlp', 10, (3, 28, 28))\n"
+        "assert not {'timm', 'torchvision'} & set(sys.modules)\n"
+        "Backbone('resnet10t', 10, (3, 28, 28))\n"
+        "assert 'timm' in sys.modules\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.slow
