@@ -200,9 +200,6 @@ class Need:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-SEARCH_SCALES = ("log", "linear")
-
-
 def setting(default: Any, about: str, *, source: str, search: Sequence[Any] | None = None, **limits: Any) -> Any:
     """A config field with its meaning, where its default comes from, and its search range.
 
@@ -360,13 +357,3 @@ class Method(nn.Module):
         """(B, classes) logits; pure, each image by itself. image: (B, C, H, W) in [0, 1]."""
         logits: Tensor = self.net(image)
         return logits
-
-
-def search_ranges(cls: type[Method]) -> dict[str, Any]:
-    """What may be tuned, by key, as the method's settings and ``training_search`` state it."""
-    found: dict[str, Any] = {}
-    for name, about in cls.Config.model_fields.items():
-        extra = about.json_schema_extra
-        if isinstance(extra, dict) and extra.get("search") is not None:
-            found[name] = extra["search"]
-    return {**found, **cls.training_search}

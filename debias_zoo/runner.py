@@ -47,7 +47,7 @@ class How:
 
     Attributes:
         out: the store. device: as for torch. root: where downloaded data lie. track: names of trackers.
-        compiling: one of ``layouts.MODES``.
+        compiling: one of ``layouts.MODES``. stacked: whether several trials are trained as one program.
     """
 
     out: Path
@@ -55,6 +55,7 @@ class How:
     root: Path | None = None
     track: Sequence[str] = ()
     compiling: str = "off"
+    stacked: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _train(trial: Trial, folder: Folder, how: How, told: Told, tracking: Trackin
         return make_trainer(trial, method, train, evals, how.device, save, told.report, layout)
 
     current = trainer()
-    common = CommonStage(trial, current, how.out, told.warn)
+    common = CommonStage(trial, current, how.out, how.stacked, told.warn)
     current.share = common.keep
     own = folder.checkpoint(how.device)
     start = own if own is not None else common.state(how.device)
@@ -137,6 +138,7 @@ def _train(trial: Trial, folder: Folder, how: How, told: Told, tracking: Trackin
     except UnfitCheckpointError as error:
         (common.folder if own is None else folder).put_aside("checkpoint.pt", str(error))
         current = trainer()
+        current.share = common.keep
         fit = yield from current.course()
     folder.save_curves(fit.curves)
     tracking.feed(fit.curves)

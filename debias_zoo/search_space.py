@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .errors import ZooError
-from .method import SEARCH_SCALES, Method, search_ranges
+from .method import Method
 from .plans import plan_stages
 from .protocol import TRAIN, Settings
 from .trial import Trial
@@ -16,6 +16,8 @@ from .validated import validated
 
 if TYPE_CHECKING:
     import optuna
+
+SCALES = ("log", "linear")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def search_space(cls: type[Method], given: Iterable[tuple[str, str, Any]] = ()) 
     Raises a ZooError where there is nothing to tune.
     """
     own = {key: found for method, key, found in given if method == cls.name}
-    space = [_dimension(cls, key, found) for key, found in {**search_ranges(cls), **own}.items()]
+    space = [_dimension(cls, key, found) for key, found in {**_declared(cls), **own}.items()]
     space = [replace(one, given=json.dumps(own[one.key])) if one.key in own else one for one in space]
     if not space:
         fields = ", ".join(cls.Config.model_fields) or "no settings at all"
@@ -83,12 +85,22 @@ def search_space(cls: type[Method], given: Iterable[tuple[str, str, Any]] = ()) 
     return space
 
 
+def _declared(cls: type[Method]) -> dict[str, Any]:
+    """Search ranges by key, as the method's settings and ``training_search`` state them."""
+    found: dict[str, Any] = {}
+    for name, about in cls.Config.model_fields.items():
+        extra = about.json_schema_extra
+        if isinstance(extra, dict) and extra.get("search") is not None:
+            found[name] = extra["search"]
+    return {**found, **cls.training_search}
+
+
 def _dimension(cls: type[Method], key: str, found: Any) -> Dimension:
     who = f"search range {cls.name}.{key}={json.dumps(found)}"
     annotation = _annotation(cls, key, who)
     if not isinstance(found, list | tuple) or len(found) < 2:
         raise ZooError(f'{who}: give [low, high, "log"], [low, high, "linear"] or a list of two choices or more')
-    if len(found) != 3 or found[2] not in SEARCH_SCALES:
+    if len(found) != 3 or found[2] not in SCALES:
         return Dimension(key, "choice", choices=tuple(dict.fromkeys(json.dumps(choice) for choice in found)))
     low, high, scale = found
     if not all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high)) or not low < high:

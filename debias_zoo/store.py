@@ -14,7 +14,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,7 +64,8 @@ class Folder:
 
     def put_aside(self, name: str, reason: str) -> None:
         """Rename a file that cannot be used, and say so."""
-        (self.path / name).replace(self.path / f"{name}.damaged")
+        with suppress(FileNotFoundError):  # somebody has just deleted it
+            (self.path / name).replace(self.path / f"{name}.damaged")
         self.warn(f"{self.path / name}: {reason}; put aside as {name}.damaged, the trial starts again")
 
     def start(self, trial: Trial) -> None:

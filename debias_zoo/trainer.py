@@ -111,7 +111,7 @@ class Trainer:
         self._saved = time.monotonic()
         self.predictions: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in evals}
         self.notes: list[str] = []
-        self._initial = {k: v.detach().clone() for k, v in self.method.state_dict().items() if self._is_reset(k)}
+        self.initial = {k: v.detach().clone() for k, v in self.method.state_dict().items() if self._is_reset(k)}
         self._steps_of = [self._steps(plan) for plan in plans]
         self.total = sum(epochs * steps for epochs, steps in self._steps_of)
 
@@ -163,12 +163,12 @@ class Trainer:
     def _reset(self, stage: Stage) -> None:
         own = self.method.state_dict()
         for name in stage.reset:
-            hit = [key for key in self._initial if key.startswith(f"{name}.")]
+            hit = [key for key in self.initial if key.startswith(f"{name}.")]
             if not hit:
                 raise ZooError(f"{self.method.name}: stage {stage.name!r} resets {name!r}, which holds no weights")
             with torch.no_grad():
                 for key in hit:
-                    own[key].copy_(self._initial[key])
+                    own[key].copy_(self.initial[key])
 
     def _order(self, stage: str, epoch: int) -> Tensor:
         """The rows of an epoch, in order, by the method's sampling. int64 on the CPU."""
@@ -335,7 +335,7 @@ class Trainer:
             "engine": self.engine.state_dict(),
             "progress": dict(vars(self.progress)),
             "predictions": {name: _stack(rows) for name, rows in self.predictions.items() if rows},
-            "initial": self._initial,
+            "initial": self.initial,
             "notes": list(self.notes),
         }
 
@@ -354,7 +354,7 @@ class Trainer:
                 raise ValueError(f"written on {state['device']}")
             self.engine.load_state_dict(state["engine"])
             self.progress = Progress(**state["progress"])
-            self._initial = dict(state["initial"])
+            self.initial = dict(state["initial"])
             self.notes = list(state["notes"])
             for name, found in state["predictions"].items():
                 self.predictions[name] = list(zip(found["class"].long().cpu(), found["log_odds"].cpu(), strict=True))

@@ -66,7 +66,7 @@ def perform(job: dict[str, Any], send: Callable[..., None]) -> None:
     trials = sorted((Trial.model_validate(told) for told in job["trials"]), key=lambda trial: trial.identity)
     root = Path(job["root"]) if job["root"] is not None else None
     name_files([Path(file) for file in job["plugins"]])  # the driver's user named them
-    how = How(Path(job["out"]), job["device"], root, job["track"], job["compiling"])
+    how = How(Path(job["out"]), job["device"], root, job["track"], job["compiling"], stacked=len(trials) > 1)
     tell = [partial(send, trial=trial.identity) if len(trials) > 1 else send for trial in trials]
 
     def told(k: int) -> Told:

@@ -246,9 +246,9 @@ class Writes(Sound):
 
 class SharesTooMuch(Sound):
     class Config(Method.Config):
-        """One setting, which counts from the first step."""
+        """One setting, which counts from the first step and is not meant to be tuned."""
 
-        pull: float = setting(0.05, "weight of the squares", source="ours", search=(0.05, 1.0, "log"))
+        pull: float = setting(0.05, "weight of the squares", source="ours")
 
     def stages(self) -> Sequence[Stage]:
         return [Stage("first", shared_as="training"), Stage("second")]

@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from debias_zoo import common_stage
 from debias_zoo.common_stage import FOLDER, NOTE
+from debias_zoo.course import alone
 from debias_zoo.grid import Request, build_grid
-from debias_zoo.runner import run_trial
+from debias_zoo.registry import load_method
+from debias_zoo.runner import How, Told, run_trial, trial_course
 from debias_zoo.trial import Result, Trial
 
 UNLEARNING = ("lnl", "lnl_adaptive", "blindeye")
@@ -119,6 +123,53 @@ def test_a_damaged_one_is_put_aside_and_the_stage_trained(
     assert "put aside as checkpoint.pt.damaged" in said
     again = trial("blindeye", alpha=0.7)
     assert giver(run_trial(again, out)) == f"blindeye/{other.identity}"
+
+
+def test_one_that_does_not_fit_is_put_aside_and_replaced(first: Trial, store: Path, tmp_path: Path) -> None:
+    out, told = tmp_path / "store", list[str]()
+    shutil.copytree(store, out)
+    (kept,) = (out / FOLDER).glob("*/checkpoint.pt")
+    state = torch.load(kept, weights_only=True)
+    state["engine"]["method"].popitem()
+    torch.save(state, kept)
+    other = trial("blindeye")
+    assert giver(run_trial(other, out, warn=told.append)) == ""
+    (said,) = told
+    assert "does not fit" in said
+    assert giver(run_trial(trial("lnl_adaptive"), out)) == f"blindeye/{other.identity}"
+
+
+def test_a_place_that_cannot_be_written_is_told_and_stops_nothing(tmp_path: Path) -> None:
+    told = list[str]()
+    (tmp_path / FOLDER).write_text("no folder")
+    run_trial(trial("lnl"), tmp_path, warn=told.append)
+    (said,) = told
+    assert "its first stage is not kept for others" in said
+
+
+def test_a_mended_method_trains_its_own(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(store, tmp_path / "store")
+    mended = load_method("blindeye")
+    monkeypatch.setattr(mended, "version", mended.version + 1)
+    assert giver(run_trial(trial("blindeye"), tmp_path / "store")) == ""
+    for code in ("_zoo_code", "_own_code"):
+        with monkeypatch.context() as patch:
+            patch.setattr(common_stage, code, lambda *given: "other")
+            other = trial("lnl", scale=0.2 if code == "_zoo_code" else 0.3)
+            assert giver(run_trial(other, tmp_path / "store")) == ""
+
+
+def test_other_threads_and_stacked_seeds_share_nothing(store: Path, tmp_path: Path) -> None:
+    """They add up in another order, so that last digits may differ."""
+    shutil.copytree(store, tmp_path / "store")
+    stacked = alone(trial_course(trial("blindeye"), How(tmp_path / "store", stacked=True), Told()))
+    assert giver(stacked) == ""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        assert giver(run_trial(trial("lnl_adaptive"), tmp_path / "store")) == ""
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_without_the_folder_nothing_is_lost(first: Trial, store: Path, tmp_path: Path) -> None:

@@ -7,17 +7,18 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic.fields import FieldInfo
 from torch import Tensor
 
 from ..backbones import BackboneFactory
 from ..dataset import Split
 from ..engine import DeviceSplit, Engine
-from ..method import SEARCH_SCALES, Batch, Clock, Method, Paper, search_ranges
+from ..method import Batch, Clock, Method, Paper
 from ..plans import StagePlan, plan_stages
 from ..protocol import Settings
 from ..seeds import seed_for
@@ -121,14 +122,20 @@ class Bench:
             return self.cls.Config(**(self.given or {}))
         return self.given
 
-    def tuned_otherwise(self) -> Bench:
-        """The same method with another value of every setting that has a search range."""
-        now = self.config.model_dump()
-        other = {}
-        for name, search in search_ranges(self.cls).items():
-            if name in now:
-                other[name] = next((x for x in search if x not in (*SEARCH_SCALES, now[name])), now[name])
-        return replace(self, given=type(self.config)(**{**now, **other}), memory={})
+    def otherwise(self) -> Bench:
+        """The same method with another value of every setting that changes neither its stages nor its first weights."""
+        kind, now, start = type(self.config), self.config.model_dump(), self.build()
+        other: dict[str, Any] = {}
+        for name in now:
+            for value in _other_values(kind.model_fields[name], now[name]):
+                try:
+                    bench = replace(self, given=kind(**{**now, name: value}), memory={})
+                    if _begins_alike(start, bench.build()):
+                        other[name] = value
+                        break
+                except Exception:  # whatever a method says to a value that it does not take
+                    continue
+        return replace(self, given=kind(**{**now, **other}), memory={})
 
     @property
     def batch_size(self) -> int:
@@ -247,6 +254,23 @@ class Bench:
             for bias in range(BIASES):
                 members = np.flatnonzero((self.train.labels == label) & (biases == bias))
                 yield (label, bias), torch.from_numpy(members)
+
+
+def _other_values(about: FieldInfo, now: Any) -> list[Any]:
+    """What might stand for a setting instead; not all of it need be allowed."""
+    extra = about.json_schema_extra
+    ranged: Any = extra.get("search") if isinstance(extra, dict) else None
+    found = [*(ranged or []), *get_args(about.annotation)]
+    if isinstance(now, bool):
+        found.append(not now)
+    elif isinstance(now, int | float):
+        found += [now + 1, now * 2, now / 2, now - 1]
+    return [value for value in found if value != now]
+
+
+def _begins_alike(one: Method, other: Method) -> bool:
+    stages = [[(stage.name, stage.shared_as) for stage in method.stages()] for method in (one, other)]
+    return stages[0] == stages[1] and not differences(one.state_dict(), other.state_dict())
 
 
 def to_bytes(state: Mapping[str, Any]) -> bytes:

@@ -71,7 +71,7 @@ def check_resumes(bench: Bench) -> None:
 
 
 def check_shared_stage(bench: Bench) -> None:
-    """A first stage that is ``shared_as`` something ends with the same bits under other values of all that is tuned.
+    """A first stage that is ``shared_as`` something ends with the same bits under other values of all settings.
 
     Failing means that a trial goes on from what it would never have come to itself. Usual cause: a weight or a rate of
     the configuration that counts in the first stage too; say ``shared_as`` of no such stage.
@@ -79,7 +79,7 @@ def check_shared_stage(bench: Bench) -> None:
     stages = bench.build().stages()
     if not shares_first([StagePlan(stage, SHORT, SETTINGS) for stage in stages]):
         return
-    other = bench.tuned_otherwise()
+    other = bench.otherwise()
     ends = [_end_of_first(of) for of in (bench, other)]
     if differ := differences(*ends):
         changed = [name for name, value in bench.config if getattr(other.config, name) != value]
