@@ -29,12 +29,13 @@ class Answer:
 
 @lru_cache(maxsize=1)
 def answered() -> dict[int, list[Answer]]:
-    """Our rows by the position of the published number."""
+    """Our rows by the position of the published number; not what was changed to find out why a number differs."""
     position = {id(number): k for k, number in enumerate(published())}
     found: dict[int, list[Answer]] = {}
     for command in sorted(RESULTS.glob("*/command.txt")):
-        runs, _ = read_runs(command.parent)
-        for block in build_table([run.result for run in runs]).blocks:
+        results = [run.result for run in read_runs(command.parent)[0]]
+        told = [result for result in results if result.trial.protocol != "paper" or not result.trial.options]
+        for block in build_table(told).blocks if told else ():
             for row, number in answers(block):
                 found.setdefault(position[id(number)], []).append(Answer(row, command.parent.name))
     return found

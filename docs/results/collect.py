@@ -1,6 +1,6 @@
 """Copy what is small of finished trials into a folder beside this file; ``documents.py`` then writes their tables.
 
-    python docs/results/collect.py RUNS NAME --command "debias-zoo run ..."
+    python docs/results/collect.py RUNS NAME --command "debias-zoo run ..." [--command ...]
 
 makes ``docs/results/NAME/`` with every trial's config.json, result.json, curves.jsonl, predictions.npz and, where it
 was probed or explained, probe.json and explain.json, in the store's own layout: ``debias-zoo report
@@ -24,12 +24,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("name")
-    parser.add_argument("--command", required=True, help="what made the runs")
+    parser.add_argument("--command", required=True, action="append", help="what made the runs")
     asked = parser.parse_args()
     target = Path(__file__).resolve().parent / asked.name
     for run in read_runs(asked.runs)[0]:
         collect(run, target / run.result.trial.folder)
-    (target / "command.txt").write_text(f"{asked.command}\n")
+    (target / "command.txt").write_text("".join(f"{command}\n" for command in asked.command))
 
 
 def collect(run: Run, folder: Path) -> None:

@@ -5,7 +5,7 @@
 writes, beside the trials in ``docs/results/NAME/``, ``table.md``, ``table.csv``, ``table.tex``, ``selection.md``,
 ``ledger.md``, ``cost.md`` and ``page.html``; without a name, for all folders. Each is what ``debias-zoo report
 docs/results/NAME`` prints with the options below, the Markdown followed by where the numbers came from.
-``command.txt`` holds the command that made the runs; the table's methods stand in its order. ``ledger.md`` beside this
+``command.txt`` holds the commands that made the runs, a line each; the table's methods stand in their order. ``ledger.md`` beside this
 file has the published numbers of all that was run as the papers do.
 """
 
@@ -29,11 +29,11 @@ HERE = Path(__file__).resolve().parent
 def documents(folder: Path) -> Iterator[tuple[str, str]]:
     """File name and text of each document of a folder."""
     runs, problems = read_runs(folder)
-    command = (folder / "command.txt").read_text().strip()
-    below = origin([run.result for run in runs], command)
-    found = re.search(r"--methods (\S+)", command)
+    commands = (folder / "command.txt").read_text().splitlines()
+    below = origin([run.result for run in runs], commands)
+    named = [name for command in commands for name in re.findall(r"--methods (\S+)", command)]
     there = {run.result.trial.method for run in runs}
-    methods = [name for name in (found[1].split(",") if found else []) if name in there]
+    methods = [name for name in dict.fromkeys(",".join(named).split(",")) if name in there]
     for name, asked in {
         "table": Asked(methods),
         "selection": Asked(methods, rules=tuple(RULES)),
@@ -56,7 +56,7 @@ def paper_ledger() -> str:
     runs = [run for path in folders() for run in read_runs(path)[0] if _as_papers(run.result.trial)]
     report = make_report(runs, [], Asked(rules=("last", "oracle"), ledger=True))
     results = [run.result for run in runs]
-    return f"{render_report(report, 'markdown')}\n{origin(results, 'python docs/results/documents.py')}"
+    return f"{render_report(report, 'markdown')}\n{origin(results, ['python docs/results/documents.py'])}"
 
 
 def _as_papers(trial: Trial) -> bool:
@@ -68,16 +68,17 @@ def folders() -> list[Path]:
     return sorted(path.parent for path in HERE.glob("*/command.txt"))
 
 
-def origin(results: list[Result], command: str) -> str:
-    """Command, commits, machines and dates of the results."""
+def origin(results: list[Result], commands: list[str]) -> str:
+    """Commands, commits, machines and dates of the results."""
 
     def all_of(key: str) -> str:
         return ", ".join(sorted({str(result.environment[key]) for result in results}))
 
     hours = core_hours(results)
     cost = "core-hours not noted" if hours is None else f"{hours:.1f} core-hours"
+    told = "\n\n".join(f"Command: `{command}`" for command in commands)
     return (
-        f"Command: `{command}`\n\nCommit: {all_of('commit')}; {all_of('processor')}, {all_of('device')}, threads a "
+        f"{told}\n\nCommit: {all_of('commit')}; {all_of('processor')}, {all_of('device')}, threads a "
         f"trial: {all_of('threads')}; torch {all_of('torch')}, Python {all_of('python')}; {all_of('date')}; "
         f"{cost}.\n"
     )
