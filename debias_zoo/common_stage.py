@@ -48,7 +48,8 @@ class CommonStage:
     def __init__(self, trial: Trial, trainer: Trainer, out: Path, stacked: bool, warn: Callable[[str], None]) -> None:
         self.trial, self.warn, self.initial = trial, warn, trainer.initial
         self.shared = shares_first(trainer.plans) and not trial.needs
-        self.folder = Folder(out / FOLDER / _key(trial, trainer, stacked), warn)
+        key = _key(trial, trainer, stacked) if self.shared else ""
+        self.folder = Folder(out / FOLDER / key, warn)
 
     @property
     def _is_there(self) -> bool:
