@@ -29,10 +29,12 @@ class Answer:
 
 @lru_cache(maxsize=1)
 def answered() -> dict[int, list[Answer]]:
-    """Our rows by the position of the published number; not what was changed to find out why a number differs."""
+    """Our rows by the position of the published number; not those under the papers' protocol with other settings."""
     position = {id(number): k for k, number in enumerate(published())}
     found: dict[int, list[Answer]] = {}
     for command in sorted(RESULTS.glob("*/command.txt")):
+        if command.parent.name == "causes":  # what was changed to find out why a number differs
+            continue
         results = [run.result for run in read_runs(command.parent)[0]]
         told = [result for result in results if result.trial.protocol != "paper" or not result.trial.options]
         for block in build_table(told).blocks if told else ():

@@ -48,14 +48,14 @@ class Notes:
     def __init__(self, table: Table) -> None:
         self._table = table
         long = [row.label for row in table.rows if row.label and len(row.method + row.label) > _LONGEST_NAME]
-        self._numbered = list(dict.fromkeys(long))
+        self._numbered = list(dict.fromkeys([*long, *filter(None, map(_changed, table.rows))]))
 
     def name(self, row: Row) -> Name:
         """The first cell of a row."""
         marks = [mark for mark, meant, _ in _MARKS if meant(row)]
-        if row.label in self._numbered:
-            return Name(row.method, (*marks, str(self._numbered.index(row.label) + 1)), "")
-        return Name(row.method, tuple(marks), row.label)
+        noted = [text for text in (row.label, _changed(row)) if text in self._numbered]
+        marks += [str(self._numbered.index(text) + 1) for text in noted]
+        return Name(row.method, tuple(marks), "" if row.label in noted else row.label)
 
     def legend(self) -> list[tuple[str, str]]:
         """(mark, meaning) for every mark in the table."""
@@ -80,6 +80,12 @@ _MARKS: Sequence[tuple[str, Callable[[Row], bool], str]] = (
     ),
     (SECTION, lambda row: row.supervision.tuned_on == "val", "settings chosen on val"),
 )
+
+
+def _changed(row: Row) -> str:
+    """What was changed by hand, where its label does not tell it; backbone and weights are in the caption."""
+    options = [option for option in row.trial.options if option.startswith(("--set ", "--normalize "))]
+    return "" if row.label or not options else f"with {' '.join(options)}"
 
 
 def caption(table: Table, best: str = "bold", second: str = "underlined", selection: bool = True) -> list[str]:

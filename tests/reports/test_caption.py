@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from made_results import SEES_BIAS, make_result, make_seeds, paper_table
 
 from debias_zoo.metrics import METRICS
@@ -63,6 +65,18 @@ def test_backbone_precision_protocol_and_limits_are_told_by_method() -> None:
     assert "Protocol: quick, at most 2048 training and 1000 evaluation images for erm; standard for rebias." in text
     assert "Backbone: lnl_convnet for erm; simple_convnet with kernel=7 for rebias." in text
     assert "Precision: bf16 for erm; fp32 for rebias." in text
+
+
+def test_what_was_changed_by_hand_is_noted_where_no_label_tells_it() -> None:
+    def with_options(*options: str, **trial: Any) -> Result:
+        return make_result("erm", 0, options=("--weights /home/me/net.pth", *options), **trial)
+
+    table = build_table([with_options("--set erm.train.epochs=2", "--normalize none"), *make_seeds("gray", [0.4])])
+    notes = Notes(table)
+    assert [notes.name(row).marks for row in table.rows] == [("1",), ()]
+    assert ("1", "with --set erm.train.epochs=2 --normalize none") in notes.legend()
+    labelled = build_table([with_options("--set a.b=1"), with_options("--set a.b=2", precision="fp32")])
+    assert [text for _, text in Notes(labelled).legend() if "a.b" in text] == []
 
 
 def made_by(results: list[Result], layout: str, *notes: str) -> list[Result]:
