@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .devices import processor
 from .errors import ZooError
@@ -24,6 +23,7 @@ from .plans import shares_first
 from .store import Folder
 from .trainer import Trainer
 from .trial import Trial
+from .weights import digest
 
 FOLDER = ".stages"
 """Where they lie in a store; it may be deleted at any time."""
@@ -86,7 +86,7 @@ def _key(trial: Trial, trainer: Trainer, stacked: bool) -> str:
         "trial": trial.model_dump(mode="json", exclude=_OWN),
         "stage": [plan.stage.name, plan.stage.shared_as, plan.epochs, plan.settings.model_dump(mode="json")],
         "sees": [method.sees_bias, method.reads_bias_map, method.min_batch],
-        "initial": _digest(method.state_dict()),
+        "initial": digest({name: value.cpu() for name, value in method.state_dict().items()}),
         "program": [engine.layout.name, stacked, torch.__version__, torch.get_num_threads()],
         "machine": [device.type, processor(str(device))],
         "code": [_zoo_code(), _own_code(method)],
@@ -97,13 +97,13 @@ def _key(trial: Trial, trainer: Trainer, stacked: bool) -> str:
 @lru_cache(maxsize=1)
 def _zoo_code() -> str:
     """Of every file of the zoo, methods included: whatever is mended, no stage from before is taken over."""
-    digest = hashlib.blake2b(digest_size=10)
+    found = hashlib.blake2b(digest_size=10)
     for folder, folders, files in os.walk(Path(__file__).parent, followlinks=True):  # in a checkout some are links
         folders.sort()
         for file in sorted(files):
             if file.endswith(".py"):
-                digest.update(Path(folder, file).read_bytes())
-    return digest.hexdigest()
+                found.update(Path(folder, file).read_bytes())
+    return found.hexdigest()
 
 
 def _own_code(method: Method) -> str:
@@ -112,11 +112,3 @@ def _own_code(method: Method) -> str:
     if module.__name__.startswith("debias_zoo.") or not module.__file__:
         return ""
     return hashlib.blake2b(Path(module.__file__).read_bytes(), digest_size=10).hexdigest()
-
-
-def _digest(state: Mapping[str, Tensor]) -> str:
-    digest = hashlib.blake2b(digest_size=10)
-    for name, value in state.items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
