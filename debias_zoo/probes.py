@@ -290,6 +290,7 @@ def _scores(features: Floats, target: Ints) -> tuple[Floats, bool]:
     from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     probe = make_pipeline(  # type: ignore[no-untyped-call]
         StandardScaler(),  # type: ignore[no-untyped-call]
@@ -298,7 +299,8 @@ def _scores(features: Floats, target: Ints) -> tuple[Floats, bool]:
         ),
     )
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)  # type: ignore[no-untyped-call]
-    with warnings.catch_warnings(record=True) as caught:
+    # one thread: the solver's steps are many and small, and more threads spend them waiting for each other
+    with warnings.catch_warnings(record=True) as caught, threadpool_limits(1, "blas"):
         warnings.simplefilter("always")
         scores = cross_val_score(probe, features, target, cv=folds, scoring="balanced_accuracy", error_score="raise")
     converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
