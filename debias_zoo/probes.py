@@ -299,8 +299,9 @@ def _scores(features: Floats, target: Ints) -> tuple[Floats, bool]:
         ),
     )
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)  # type: ignore[no-untyped-call]
-    # one thread: the solver's steps are many and small, and more threads spend them waiting for each other
-    with warnings.catch_warnings(record=True) as caught, threadpool_limits(1, "blas"):
+    # the solver's steps are many and small: more threads spend them waiting for each other
+    one_thread = threadpool_limits(1, "blas")  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings(record=True) as caught, one_thread:
         warnings.simplefilter("always")
         scores = cross_val_score(probe, features, target, cv=folds, scoring="balanced_accuracy", error_score="raise")
     converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
