@@ -19,8 +19,12 @@ _DATA = {"dataset_version", "dataset_code", "params", "fingerprint", "protocol",
 
 
 def setting_of(trial: Trial, split: str) -> dict[Path, str]:
-    """All that two results must share to be averaged; ``split`` is where they were measured."""
-    flat = {path: json.dumps(value) for path, value in _flat(trial.model_dump(mode="json", exclude=_NOT_SETTING))}
+    """All that two results must share to be averaged; ``split`` is where they were measured.
+
+    Without what a stage leaves to the settings of all stages.
+    """
+    fields = _flat(trial.model_dump(mode="json", exclude=_NOT_SETTING))
+    flat = {path: json.dumps(value) for path, value in fields if path[0] != "stages" or value is not None}
     flat["split",] = json.dumps(split)
     for role, needed in trial.needs.items():
         inner = setting_of(needed, split)

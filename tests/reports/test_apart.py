@@ -121,6 +121,13 @@ def test_every_pair_of_ways_is_told_apart() -> None:
     assert len(found) == len(results)
 
 
+def test_what_a_stage_leaves_to_all_stages_is_not_told() -> None:
+    ways = [{"stages": {"train": Settings(lr=0.01)}}, {"settings": Settings(epochs=200).over(TRAINING)}]
+    rows = build_table([make_result("erm", **way) for way in ways]).rows
+    own = f"erm.train.epochs={TRAINING.epochs}, erm.train.lr=0.01"
+    assert {row.label for row in rows} == {"erm.train.epochs=200", own}
+
+
 def sweep(method: str, **changes: Any) -> list[Result]:
     return [
         make_result(method, 0, accuracy, **{"fingerprint": f"of {value}", "params": params(value), **changes})
