@@ -92,7 +92,9 @@ class BlindEye(Method):
             normalize="cifar",
             settings=LNL_CMNIST,
             stages={"pretrain": Settings(epochs=100, lr=0.01), "unlearn": Settings(epochs=100, lr=0.001)},
-            deviations=("alpha and the learning rate of h are not published",),
+            config={"alpha": 0.1, "bias_lr_scale": 1.0},
+            tuned_on="val_unbiased",
+            deviations=("alpha and the learning rate of h are not published: these are ours",),
         ),
     )
 
