@@ -273,7 +273,7 @@ def test_the_page_on_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "test_mine.py"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout
-    assert "20 passed" in ended.stdout
+    assert "21 passed" in ended.stdout
     run = ["run", "--plugin", "mine.py", "--methods", "milder", "--backbone", "two_layers", "--dataset", "cmnist"]
     told = CliRunner().invoke(cli, [*run, "--protocol", "quick", "--device", "cpu"])
     assert told.exit_code == 0, told.output
