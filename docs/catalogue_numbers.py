@@ -29,17 +29,15 @@ class Answer:
 
 @lru_cache(maxsize=1)
 def answered() -> dict[int, list[Answer]]:
-    """Our rows by the position of the published number; not those under the papers' protocol with other settings."""
+    """Our rows by the position of the published number; not those of folders whose settings were tried."""
     position = {id(number): k for k, number in enumerate(published())}
+    tried = (RESULTS / "tried.txt").read_text().split()
     found: dict[int, list[Answer]] = {}
-    for command in sorted(RESULTS.glob("*/command.txt")):
-        if command.parent.name == "causes":  # what was changed to find out why a number differs
-            continue
-        results = [run.result for run in read_runs(command.parent)[0]]
-        told = [result for result in results if result.trial.protocol != "paper" or not result.trial.options]
-        for block in build_table(told).blocks if told else ():
+    for folder in sorted(command.parent for command in RESULTS.glob("*/command.txt")):
+        results = [run.result for run in read_runs(folder)[0]] if folder.name not in tried else []
+        for block in build_table(results).blocks if results else ():
             for row, number in answers(block):
-                found.setdefault(position[id(number)], []).append(Answer(row, command.parent.name))
+                found.setdefault(position[id(number)], []).append(Answer(row, folder.name))
     return found
 
 

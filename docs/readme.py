@@ -48,16 +48,19 @@ def ledger() -> str:
         "| method | data | metric | published | ours, last epoch | difference | best epoch on the test | seeds |",
         "|---|---|---|--:|--:|--:|--:|--:|",
     ]
-    data, ours = "", dict[str, list[str]]()
+    data, found = "", list[list[str]]()
     for line in LEDGER.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("*") and not line.startswith("**"):
             data = line.strip("*")
         elif len(cells) > 5 and cells[5] in ("last", "oracle"):
             method, metric, published, mean, seeds, epoch, difference = cells[:7]
-            start = f"| `{method}` | `{data.replace(', ', ':', 1)}` | {metric.lower()} | {published} |"
-            ours.setdefault(start, []).extend([mean, difference] if epoch == "last" else [mean, seeds])
-    lines += [f"{start} {' | '.join(rest)} |" for start, rest in list(ours.items())[:SHOWN]]
+            if epoch == "last":
+                where = f"`{data.replace(', ', ':', 1)}`"
+                found.append([f"`{method}`", where, metric.lower(), published, mean, difference])
+            else:  # of the same trials
+                found[-1] += [mean, seeds]
+    lines += [f"| {' | '.join(row)} |" for row in found[:SHOWN]]
     return "\n".join(lines)
 
 

@@ -94,7 +94,7 @@ class BlindEye(Method):
             stages={"pretrain": Settings(epochs=100, lr=0.01), "unlearn": Settings(epochs=100, lr=0.001)},
             config={"alpha": 0.1, "bias_lr_scale": 1.0},
             tuned_on="val_unbiased",
-            deviations=("alpha and the learning rate of h are not published: these are ours",),
+            deviations=("alpha, the learning rate of h and its epoch alone were not found anywhere: these are ours",),
         ),
     )
 

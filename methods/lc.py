@@ -99,6 +99,7 @@ class LC(Method):
             deviations=(
                 "learning rate, steps and decay are DFA's, but for its warm-up without decay; the ramp is Waterbirds'; "
                 "LC's train.py has defaults alone: lr 1e-3, 300 epochs, no decay",
+                "the last, smaller batch of an epoch is trained on as well",
             ),
         ),
         Recipe(

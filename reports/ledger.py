@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from debias_zoo.errors import ZooError
+from debias_zoo.grid import find_recipe
+from debias_zoo.registry import load_method
 from debias_zoo.trial import Result
 
 from .caption import selection_sentence
@@ -49,14 +52,18 @@ def ledger_sheet(table: Table, methods: Sequence[str] = (), others: Sequence[Tab
         rows = [*answered, *[_not_run(block, number) for number in asked]]
         if rows:
             sections.append(Section(block.title, tuple(rows)))
-    problems = table.problems if sections else (*table.problems, _nothing(table))
+    tables = (table, *(other for other in others if other.rows))
+    told_of_all = dict.fromkeys(problem for one in (table, *others) for problem in one.problems)
+    problems = tuple(told_of_all) if sections else (*told_of_all, _nothing(table))
     notes = (
         "Ours: mean ± sample standard deviation over n seeds; difference in points.",
-        *map(selection_sentence, (table, *others)),
-        f"matches: the difference is at most twice both spreads together, or {100 * LEAST:.0f} points; else lower or "
-        "higher.",
-        "Core-hours: of all n trials together, seconds times threads; on a GPU its hours.",
-        "setting differs: not run under --protocol paper, or with deviations from the paper that its recipe lists.",
+        *map(selection_sentence, tables),
+        "matches: the difference is at most twice both spreads together (the root of the sum of their squares), or "
+        f"{100 * LEAST:.0f} points; else lower or higher.",
+        "Core-hours: of all n trials together, seconds times threads; on a GPU its hours. A first stage that trials "
+        "share counts in each.",
+        "setting differs: not run under --protocol paper, not in fp32, or with deviations from the paper that its "
+        "recipe lists.",
         f"{UNREAD}: not read in the paper itself.",
     )
     return Sheet("ledger", "Published numbers and ours", _COLUMNS, tuple(sections), notes, problems)
@@ -65,7 +72,7 @@ def ledger_sheet(table: Table, methods: Sequence[str] = (), others: Sequence[Tab
 def _nothing(table: Table) -> str:
     """Why there is no row."""
     of = ", ".join(dict.fromkeys(f"{row.dataset} (split {row.split})" for row in table.rows))
-    return f"no published number of these methods on {of or 'nothing that is finished'}"
+    return f"no published number of these methods on {of}" if of else "no trial is left that a number could answer"
 
 
 def answers(block: Block) -> Iterator[tuple[Row, Published]]:
@@ -84,6 +91,10 @@ def _open(block: Block) -> list[Published]:
 
 def _not_run(block: Block, number: Published) -> tuple[Cell, ...]:
     trial = block.rows[0].trial.model_copy(update={"method": number.method, "options": (), "needs": {}})
+    try:
+        find_recipe(load_method(trial.method), trial.dataset, trial.protocol)
+    except ZooError:  # it would be refused; ``standard`` runs everywhere
+        trial = trial.model_copy(update={"protocol": "standard"})
     return _cells(name=number.method, setting="", number=number, verdict="not run", command=trial.command())
 
 
@@ -142,7 +153,8 @@ def judged(row: Row, number: Published, mean: float | None, std: float | None) -
     difference = mean - number.mean
     allowed = max(LEAST, 2 * math.hypot(std or 0.0, number.std or 0.0))
     word = "matches" if abs(difference) <= allowed else "lower" if difference < 0 else "higher"
-    exact = row.trial.protocol == "paper" and not row.trial.deviations
+    trial = row.trial
+    exact = trial.protocol == "paper" and trial.precision == "fp32" and not trial.deviations
     return word if exact else f"{word}; setting differs"
 
 

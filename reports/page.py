@@ -67,9 +67,9 @@ def to_html(runs: Sequence[Run], problems: Iterable[str], asked: Asked, folder: 
     own = [run for run in runs if run.result.identity in there]
     by_identity = {run.result.identity: run for run in own}
     data = {id(row): row_data(row, by_identity, report.epochs, asked.metrics[0]) for row in table.rows}
-    every = {
-        sheet.name: sheet for sheet in (*report.sheets, *_sheets(table, own, report.epochs, asked))
-    }  # what was asked for, once
+    every = {sheet.name: sheet for sheet in report.sheets}
+    for sheet in _sheets(table, own, report.epochs, asked):
+        every.setdefault(sheet.name, sheet)  # as it was asked for, where it was
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["script"] = _script
     return environment.from_string(_template("page.html")).render(

@@ -4,7 +4,8 @@
 
 makes ``docs/results/NAME/`` with every trial's config.json, result.json, curves.jsonl, predictions.npz and, where it
 was probed or explained, probe.json and explain.json, in the store's own layout: ``debias-zoo report
-docs/results/NAME`` reads it as it reads any runs.
+docs/results/NAME`` reads it as it reads any runs. A folder that is there keeps its other trials and commands. What is
+unfinished or damaged is told, and not copied.
 """
 
 from __future__ import annotations
@@ -12,24 +13,35 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 
-from debias_zoo.store import Run, read_runs
+from debias_zoo.errors import ZooError
+from debias_zoo.store import Run, read_finished
 
 FILES = ("config.json", "result.json", "curves.jsonl", "predictions.npz", "probe.json", "explain.json")
 
 
-def main() -> None:
-    """Collect one store."""
+def main() -> int:
+    """Collect one store; 1 where something in it was not copied."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("name")
     parser.add_argument("--command", required=True, action="append", help="what made the runs")
     asked = parser.parse_args()
     target = Path(__file__).resolve().parent / asked.name
-    for run in read_runs(asked.runs)[0]:
+    try:
+        runs, problems = read_finished(asked.runs)
+    except ZooError as error:
+        raise SystemExit(str(error)) from error
+    for run in runs:
         collect(run, target / run.result.trial.folder)
-    (target / "command.txt").write_text("".join(f"{command}\n" for command in asked.command))
+    told = target / "command.txt"
+    before = told.read_text().splitlines() if told.exists() else []
+    told.write_text("".join(f"{command}\n" for command in dict.fromkeys([*before, *asked.command])))
+    for problem in problems:
+        print(f"not copied: {problem}", file=sys.stderr)
+    return int(bool(problems))
 
 
 def collect(run: Run, folder: Path) -> None:
@@ -45,4 +57,4 @@ def collect(run: Run, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

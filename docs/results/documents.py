@@ -6,7 +6,8 @@ writes, beside the trials in ``docs/results/NAME/``, ``table.md``, ``table.csv``
 ``ledger.md``, ``cost.md`` and ``page.html``; without a name, for all folders. Each is what ``debias-zoo report
 docs/results/NAME`` prints with the options below, the Markdown followed by where the numbers came from.
 ``command.txt`` holds the commands that made the runs, a line each; the table's methods stand in their order.
-``ledger.md`` beside this file has the published numbers of all that was run as the papers do.
+``ledger.md`` beside this file has the published numbers of all that was run under ``--protocol paper``, but for the
+folders in ``tried.txt``: they hold runs with settings changed to find out what a number hangs on.
 """
 
 from __future__ import annotations
@@ -20,17 +21,15 @@ from debias_zoo.reports.ledger import core_hours
 from debias_zoo.reports.page import to_html
 from debias_zoo.reports.report import Asked, make_report, render_report
 from debias_zoo.reports.selection import RULES
-from debias_zoo.store import read_runs
-from debias_zoo.trial import Result, Trial
+from debias_zoo.store import Run, read_runs
+from debias_zoo.trial import Result
 
 HERE = Path(__file__).resolve().parent
-TRIED = HERE / "causes"
-"""Runs with one setting changed, to find out why a number differs: nobody's table."""
 
 
 def documents(folder: Path) -> Iterator[tuple[str, str]]:
     """File name and text of each document of a folder."""
-    runs, problems = read_runs(folder)
+    runs = whole(folder)
     commands = (folder / "command.txt").read_text().splitlines()
     below = origin([run.result for run in runs], commands)
     named = [name for command in commands for name in re.findall(r"--methods (\S+)", command)]
@@ -42,28 +41,30 @@ def documents(folder: Path) -> Iterator[tuple[str, str]]:
         "ledger": Asked(methods, ledger=True),
         "cost": Asked(methods, cost=True),
     }.items():
-        report = make_report(runs, problems, asked)
+        report = make_report(runs, (), asked)
         yield f"{name}.md", f"{render_report(report, 'markdown')}\n{below}"
         if name == "table":
             yield "table.csv", render_report(report, "csv")
             yield "table.tex", render_report(report, "latex")
-            yield "page.html", to_html(runs, problems, asked, folder)
+            yield "page.html", to_html(runs, (), asked, folder)
 
 
 def paper_ledger() -> str:
-    """What papers print beside ours, of all runs under ``--protocol paper``, in the last epoch and in the best.
-
-    Without those that were changed by hand.
-    """
-    asked = [path for path in folders() if path != TRIED]
-    runs = [run for path in asked for run in read_runs(path)[0] if _as_papers(run.result.trial)]
+    """What papers print beside ours, of all runs under ``--protocol paper``, in the last epoch and in the best."""
+    tried = (HERE / "tried.txt").read_text().split()
+    every = (run for path in folders() if path.name not in tried for run in whole(path))
+    runs = [run for run in every if run.result.trial.protocol == "paper"]
     report = make_report(runs, [], Asked(rules=("last", "oracle"), ledger=True))
     results = [run.result for run in runs]
     return f"{render_report(report, 'markdown')}\n{origin(results, ['python docs/results/documents.py'])}"
 
 
-def _as_papers(trial: Trial) -> bool:
-    return trial.protocol == "paper" and not trial.options
+def whole(folder: Path) -> list[Run]:
+    """The runs of a folder; ends the program where one of them cannot be read."""
+    runs, problems = read_runs(folder)
+    if problems or not runs:
+        raise SystemExit("\n".join(problems) or f"no run in {folder}")
+    return runs
 
 
 def folders() -> list[Path]:

@@ -185,6 +185,13 @@ def test_rules_that_cannot_be_asked_are_left_out_and_told(page: Page) -> None:
     assert all("predictions.npz is missing" in row["told"] for row in rows)
 
 
+def test_a_sheet_is_on_it_as_it_was_asked_for(made: list[Run]) -> None:
+    asked = Asked(ledger=True, rules=("last", "oracle"))
+    page, once = to_html(made, [], asked), to_html(made, [], Asked())
+    assert page.count(">oracle</span>") == page.count(">last</span>") > 0
+    assert once.count(">oracle</span>") == 0 < once.count(">last</span>")
+
+
 def test_a_page_of_no_row_says_so(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     arrays = dict(np.load(run.path / "predictions.npz"))

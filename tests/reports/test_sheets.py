@@ -52,11 +52,11 @@ def ledger(**changes: Any) -> list[dict[str, Any]]:
 
 
 def test_a_number_within_two_spreads_or_two_points_matches() -> None:
-    (row, *others) = ledger(protocol="paper")
+    (row, *others) = ledger(protocol="paper", precision="fp32")
     assert (row["method"], row["published"], row["ours"], row["verdict"]) == ("erm", 0.4055, 0.39, "matches")
     assert row["difference"] == pytest.approx(-0.0155)
     assert row["command"].startswith("debias-zoo run --methods erm --dataset cmnist:variance=0.02,val=6000,data_seed=0")
-    assert "--seed 0,1,2 --protocol paper --precision bf16" in row["command"]
+    assert "--seed 0,1,2 --protocol paper --precision fp32" in row["command"]
     assert {other["verdict"] for other in others} == {"not run"}
     assert {"gray", "lnl", "blindeye"} <= {other["method"] for other in others}
 
@@ -78,14 +78,32 @@ def test_a_line_for_each_rule_and_core_hours_of_all_seeds() -> None:
 
 def test_other_settings_are_called_so() -> None:
     assert ledger()[0]["verdict"] == "matches; setting differs"
-    assert ledger(protocol="paper", deviations=("the last epoch",))[0]["verdict"] == "matches; setting differs"
-    far = records(ledger_sheet(build_table(make_seeds("erm", [0.30, 0.31], protocol="paper"))))
-    assert far[0]["verdict"] == "lower"
+    for changes in ({"precision": "bf16"}, {"precision": "fp32", "deviations": ("the last epoch",)}):
+        assert ledger(protocol="paper", **changes)[0]["verdict"] == "matches; setting differs"
+    far = make_seeds("erm", [0.30, 0.31], protocol="paper", precision="fp32")
+    assert records(ledger_sheet(build_table(far)))[0]["verdict"] == "lower"
     assert records(ledger_sheet(build_table(make_seeds("erm", [0.9, 0.91]))))[0]["verdict"] == "higher; setting differs"
+
+
+def test_what_is_not_run_has_a_command_that_is_not_refused() -> None:
+    lff = {"dataset": "cmnist-lff", "params": {"conflict": 0.01, "severity": 4}, "protocol": "paper"}
+    rows = records(ledger_sheet(build_table(make_seeds("erm", [0.5], **lff))))
+    protocols = {row["method"]: row["command"].split("--protocol ")[1].split()[0] for row in rows}
+    assert (protocols["erm"], protocols["lff"]) == ("paper", "paper")
+    assert protocols["hex"] == "standard", "it has no recipe for the paper's"
+
+
+def test_what_is_missing_for_another_rule_is_told() -> None:
+    results = make_seeds("erm", [0.38, 0.40], protocol="paper")
+    sheet = ledger_sheet(build_table(results), others=[build_table([], problems=["left out: erm"], selection="val")])
+    assert sheet.problems == ("left out: erm",)
+    assert not any("validation" in note for note in sheet.notes), "no line is by that rule"
 
 
 def test_numbers_of_other_data_and_splits_are_not_published_ones() -> None:
     assert not records(ledger_sheet(build_table(make_seeds("erm", [0.4], params={"variance": 0.9}))))
+    severe = {"dataset": "cmnist-lff", "params": {"conflict": 0.01, "severity": 1}}
+    assert not records(ledger_sheet(build_table(make_seeds("erm", [0.4], **severe))))
     table = build_table([make_result("erm", 0, 0.4)], split="val")
     assert not records(ledger_sheet(table))
 
