@@ -10,6 +10,7 @@ from types import ModuleType
 
 import matplotlib
 import pytest
+from made_runs import make_run
 
 from debias_zoo.grid import Request, build_grid, parse_set
 from debias_zoo.reports.selection import Epochs
@@ -21,14 +22,18 @@ FOLDERS = sorted(path.parent for path in RESULTS.glob("*/command.txt"))
 METHODS = ["erm", "gray", "blindeye", "lnl", "lnl_adaptive", "rebias"]
 
 
-@pytest.fixture(scope="module")
-def documents() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("documents", RESULTS / "documents.py")
+def program(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, RESULTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def documents() -> ModuleType:
+    return program("documents")
 
 
 def runs_of(folder: Path) -> list[Run]:
@@ -74,6 +79,31 @@ def test_the_numbers_follow_from_the_predictions(folder: Path) -> None:
     for run in runs_of(folder):
         epochs = Epochs(run)
         assert epochs.all_metrics(epochs.count - 1) == run.result.metrics, run.path
+
+
+def test_collecting_adds_to_a_folder_and_tells_what_is_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collect, documents = program("collect"), program("documents")
+    for module in (collect, documents):
+        monkeypatch.setattr(module, "HERE", tmp_path)
+    erm, lnl = make_run(tmp_path / "a", "erm"), make_run(tmp_path / "b", "lnl")
+    for store, command in (("a", "debias-zoo run --methods erm"), ("b", "debias-zoo run --methods lnl")):
+        monkeypatch.setattr("sys.argv", ["collect.py", str(tmp_path / store), "both", "--command", command])
+        assert collect.main() == 0
+    found = documents.whole(tmp_path / "both")
+    assert {run.result.identity for run in found} == {erm.result.identity, lnl.result.identity}
+    told = (tmp_path / "both" / "command.txt").read_text()
+    assert told == "debias-zoo run --methods erm\ndebias-zoo run --methods lnl\n"
+    damaged = make_run(tmp_path / "b", "lnl", seed=1).path
+    (damaged / "result.json").write_text("{")
+    assert collect.main() == 1
+    assert "not copied" in capsys.readouterr().err
+    assert (tmp_path / "both" / "command.txt").read_text() == told, "a command once"
+    assert len(documents.whole(tmp_path / "both")) == 2
+    (tmp_path / "both" / lnl.result.trial.folder / "result.json").write_text("{")
+    with pytest.raises(SystemExit, match="result"):
+        documents.whole(tmp_path / "both")
 
 
 def test_they_are_the_trials_of_today() -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from debias_zoo.errors import ZooError
 from debias_zoo.store import Run, read_finished
 
+HERE = Path(__file__).resolve().parent
 FILES = ("config.json", "result.json", "curves.jsonl", "predictions.npz", "probe.json", "explain.json")
 
 
@@ -29,7 +30,7 @@ def main() -> int:
     parser.add_argument("name")
     parser.add_argument("--command", required=True, action="append", help="what made the runs")
     asked = parser.parse_args()
-    target = Path(__file__).resolve().parent / asked.name
+    target = HERE / asked.name
     try:
         runs, problems = read_finished(asked.runs)
     except ZooError as error:
