@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from debias_zoo.errors import ZooError
-from debias_zoo.grid import find_recipe
 from debias_zoo.registry import load_method
 from debias_zoo.trial import Result
 
@@ -91,10 +89,9 @@ def _open(block: Block) -> list[Published]:
 
 def _not_run(block: Block, number: Published) -> tuple[Cell, ...]:
     trial = block.rows[0].trial.model_copy(update={"method": number.method, "options": (), "needs": {}})
-    try:
-        find_recipe(load_method(trial.method), trial.dataset, trial.protocol)
-    except ZooError:  # it would be refused; ``standard`` runs everywhere
-        trial = trial.model_copy(update={"protocol": "standard"})
+    recipes = load_method(number.method).recipes
+    if trial.protocol == "paper" and ("paper", trial.dataset) not in {(r.protocol, r.dataset) for r in recipes}:
+        trial = trial.model_copy(update={"protocol": "standard"})  # the other would be refused
     return _cells(name=number.method, setting="", number=number, verdict="not run", command=trial.command())
 
 
