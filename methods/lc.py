@@ -94,11 +94,11 @@ class LC(Method):
             backbone="mlp",
             backbone_options={"width": [100, 100, 16]},
             normalize="bytes",
-            settings=DFA_CMNIST,
+            settings=Settings(schedule="constant").over(DFA_CMNIST),
             config={"normalize": False},
             deviations=(
-                "learning rate, steps and decay are DFA's, but for its warm-up without decay; the ramp is Waterbirds'; "
-                "LC's train.py has defaults alone: lr 1e-3, 300 epochs, no decay",
+                "learning rate, steps and weight decay are DFA's; the ramp is Waterbirds'; LC's train.py has defaults "
+                "alone: lr 1e-3, 300 epochs, no decay; like it, ours does not lower the rate",
                 "the last, smaller batch of an epoch is trained on as well",
             ),
         ),
