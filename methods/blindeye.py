@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,9 +37,10 @@ class BlindEye(Method):
         recognise:  L_s = sum_heads CE(b, h(stopgrad f(x)))                                            steps h
         confuse:    L = CE(y, g(f(x))) + alpha mean_heads -1/K sum_k log softmax(h(f(x)))_k            steps f and g
 
-    h is constant in ``confuse`` (and in eval mode: its batch norm statistics stay), there is no gradient reversal. One
-    forward of f serves both updates, since ``recognise`` does not move f. Reads bias labels of the training split.
-    Prediction: g(f(x)).
+    h is constant in ``confuse``, there is no gradient reversal. Its batch norm takes the statistics of the batch in
+    both updates, as the predictors of LNL's code do; with its running ones less is unlearnt (docs/results). One forward
+    of f serves both updates, since ``recognise`` does not move f. Reads bias labels of the training split. Prediction:
+    g(f(x)).
 
     Differs from the paper: it fine-tunes a face network and gives no weight for the confusion; here, as in LNL's
     comparison, it is LNL's net with LNL's heads and pre-training, and alpha is ours. The confusion target is uniform,
@@ -50,7 +51,7 @@ class BlindEye(Method):
     version = 1
     sees_bias = True
     reads_bias_map = True
-    moves_buffers = {"recognise": ("net.",)}
+    moves_buffers = {"recognise": ("net.",), "confuse": ("bias.",)}
     paper = Paper(
         title="Turning a Blind Eye: Explicit Removal of Biases and Variation from Deep Neural Network Embeddings",
         authors="Alvi, Zisserman, Nellaker",
@@ -72,6 +73,11 @@ class BlindEye(Method):
         )
         warmup_epochs: int = setting(
             1, "first epochs of the unlearning stage without confusion, for h to learn", source="ours", ge=0
+        )
+        bias_norm: Literal["batch", "running"] = setting(
+            "batch",
+            "statistics of h's batch norm in confuse; running: h in eval mode",
+            source="ours, as LNL's trainer.py has it",
         )
         pretrain_share: float = setting(0.5, "share of the epochs that pre-train f and g", source="LNL", ge=0, lt=1)
         tap: int | None = setting(None, "stage whose map f(x) is; None: the backbone's middle one", source="LNL")
@@ -116,7 +122,7 @@ class BlindEye(Method):
     def forward(self, loss: str, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         if loss == "pretrain":
             return {"loss": F.cross_entropy(wide(self.net(batch.image)), batch.label)}
-        self.bias.train(loss == "recognise")
+        self.bias.train(loss == "recognise" or self.config.bias_norm == "batch")
         if loss == "recognise":
             batch.scratch["features"], z = self.net.features_and_tap(batch.image, self.config.tap)
             batch.scratch["tap"] = z

@@ -23,25 +23,27 @@ def test_recognise_trains_h_on_detached_features() -> None:
     assert all(grad is None for grad in net)
 
 
-def test_confuse_pulls_h_towards_uniform_with_h_in_eval_mode() -> None:
-    method, batch = make_method("blindeye", alpha=0.4), make_batch()
+@pytest.mark.parametrize("bias_norm", ["batch", "running"])
+def test_confuse_pulls_h_towards_uniform(bias_norm: str) -> None:
+    method, batch = make_method("blindeye", alpha=0.4, bias_norm=bias_norm), make_batch()
     method("recognise", batch, LATE)
     w = weights(method)
     logits, z = lnl_net(w, batch.image)
     confusion = []
-    for head in dense_heads(w, z, training=False):
+    for head in dense_heads(w, z, training=bias_norm == "batch"):
         p = torch.exp(head) / torch.exp(head).sum(1, keepdim=True)
         confusion.append(-torch.log(p).mean(1).mean())  # cross-entropy against 1/K
     replica = cross_entropy(logits, batch.label) + 0.4 * sum(confusion) / 3  # type: ignore[operator]
     assert_same_gradients(method, method("confuse", batch, LATE)["loss"], replica, w, ("net.",))
 
 
-def test_confuse_moves_no_statistics_of_h() -> None:
-    method, batch = make_method("blindeye"), make_batch()
+@pytest.mark.parametrize("bias_norm", ["batch", "running"])
+def test_statistics_of_h_move_in_confuse_where_it_uses_those_of_the_batch(bias_norm: str) -> None:
+    method, batch = make_method("blindeye", bias_norm=bias_norm), make_batch()
     method("recognise", batch, LATE)
     before = method.bias.norm.running_mean.clone()
     method("confuse", batch, LATE)
-    assert torch.equal(before, method.bias.norm.running_mean)
+    assert torch.equal(before, method.bias.norm.running_mean) == (bias_norm == "running")
 
 
 def test_confusion_is_at_least_log_k_and_its_gradient_is_softmax_minus_uniform() -> None:
