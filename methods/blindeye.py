@@ -98,7 +98,7 @@ class BlindEye(Method):
             normalize="cifar",
             settings=LNL_CMNIST,
             stages={"pretrain": Settings(epochs=100, lr=0.01), "unlearn": Settings(epochs=100, lr=0.001)},
-            config={"alpha": 0.1, "bias_lr_scale": 1.0},
+            config={"alpha": 0.3, "bias_lr_scale": 1.0},
             tuned_on="val_unbiased",
             deviations=("alpha, the learning rate of h and its epoch alone were not found anywhere: these are ours",),
         ),
