@@ -87,7 +87,13 @@ class BlindEye(Method):
             protocol="standard",
             dataset="cmnist",
             source="ours: two epochs of pre-training and three of unlearning at one rate",
-            config={"alpha": 0.03, "bias_lr_scale": 10.0, "warmup_epochs": 0, "pretrain_share": 0.4},
+            config={
+                "alpha": 0.03,
+                "bias_lr_scale": 10.0,
+                "warmup_epochs": 0,
+                "bias_norm": "running",
+                "pretrain_share": 0.4,
+            },
             tuned_on="val_unbiased",
         ),
         Recipe(
