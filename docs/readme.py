@@ -17,7 +17,7 @@ OURS = "debias-zoo"
 DOCS = Path(__file__).resolve().parent
 README = DOCS.parent / "README.md"
 LEDGER = DOCS / "results" / "ledger.md"
-SHOWN = 14
+SHOWN = 15
 """Published numbers of the ledger that the README repeats."""
 
 
