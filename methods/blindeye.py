@@ -37,10 +37,10 @@ class BlindEye(Method):
         recognise:  L_s = sum_heads CE(b, h(stopgrad f(x)))                                            steps h
         confuse:    L = CE(y, g(f(x))) + alpha mean_heads -1/K sum_k log softmax(h(f(x)))_k            steps f and g
 
-    h is constant in ``confuse``, there is no gradient reversal. Its batch norm takes the statistics of the batch in
-    both updates, as the predictors of LNL's code do; with its running ones less is unlearnt (docs/results). One forward
-    of f serves both updates, since ``recognise`` does not move f. Reads bias labels of the training split. Prediction:
-    g(f(x)).
+    The weights of h are constant in ``confuse``, there is no gradient reversal. Its batch norm takes the statistics of
+    the batch in both updates, as the predictors of LNL's code do: on ``val_unbiased`` that unlearns more than its
+    running ones do at the same alpha (docs/results). One forward of f serves both updates, since ``recognise`` does not
+    move f. Reads bias labels of the training split. Prediction: g(f(x)).
 
     Differs from the paper: it fine-tunes a face network and gives no weight for the confusion; here, as in LNL's
     comparison, it is LNL's net with LNL's heads and pre-training, and alpha is ours. The confusion target is uniform,
@@ -106,7 +106,9 @@ class BlindEye(Method):
             stages={"pretrain": Settings(epochs=100, lr=0.01), "unlearn": Settings(epochs=100, lr=0.001)},
             config={"alpha": 0.3, "bias_lr_scale": 1.0},
             tuned_on="val_unbiased",
-            deviations=("alpha, the learning rate of h and its epoch alone were not found anywhere: these are ours",),
+            deviations=(
+                "alpha, the rate of h, its batch norm and its epoch alone were not found anywhere: these are ours",
+            ),
         ),
     )
 
