@@ -250,4 +250,4 @@ def test_paper_schedule() -> None:
         ]
         assert {p.settings.batch_size for p in plans} == {128}
         assert [plans[0].settings.lr_factor(e, 0, 1) for e in (0, 39, 40, 80)] == pytest.approx([1, 1, 0.1, 0.01])
-        assert (trial.config.get("lambda_entropy"), trial.config.get("alpha")) in {(0.01, None), (None, 0.1)}
+        assert (trial.config.get("lambda_entropy"), trial.config.get("alpha")) in {(0.01, None), (None, 0.3)}
