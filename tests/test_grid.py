@@ -198,7 +198,16 @@ def test_devices() -> None:
     for bad in ("cuda:99", "gpu", "cpu:1"):
         with pytest.raises(ZooError, match=f"device '{bad}' is not here; this machine has: cpu"):
             pick_device(bad)
-    assert default_precision("cpu") in {"fp32", "bf16"}
+
+
+@pytest.mark.parametrize(("amx", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_a_processor_trains_in_bf16_where_it_has_a_matrix_unit(
+    amx: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AVX-512's bf16 instructions alone are slower than fp32."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert default_precision("cpu") == precision
 
 
 def test_every_recipe_builds() -> None:

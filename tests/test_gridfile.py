@@ -23,7 +23,7 @@ datasets:
   - {name: cmnist, variance: [0.02, 0.05]}
 seeds: [0, 3]
 protocol: quick
-backbones: [lnl_convnet, resnet20]
+backbones: [lnl_convnet, mlp]
 set: {erm.train.lr: 0.02}
 device: cpu
 """
@@ -44,7 +44,7 @@ def test_a_file_says_what_options_say(tmp_path: Path) -> None:
     assert options["methods"] == "erm,gray"
     assert options["seed_list"] == "0,3"
     assert options["sets"] == ["erm.train.lr=0.02"]
-    assert options["backbones"] == ("lnl_convnet", "resnet20")
+    assert options["backbones"] == ("lnl_convnet", "mlp")
 
 
 def test_a_file_may_say_all_that_run_is_told(tmp_path: Path) -> None:
