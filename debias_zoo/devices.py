@@ -18,7 +18,8 @@ PRECISIONS = ("auto", "fp32", "bf16")
 def default_precision(device: str) -> str:
     """bf16 on a GPU that computes in it and on a processor with a matrix unit (AMX), else fp32.
 
-    With AVX-512's bf16 instructions alone, a step in bf16 is slower than one in fp32.
+    With AVX-512's bf16 instructions alone, steps in bf16 were slower than in fp32 on the Xeon that was measured
+    (docs/speed.md).
     """
     if device == "cpu":
         return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"

@@ -17,7 +17,7 @@ OURS = "debias-zoo"
 DOCS = Path(__file__).resolve().parent
 README = DOCS.parent / "README.md"
 LEDGER = DOCS / "results" / "ledger.md"
-SHOWN = 15
+SHOWN = 16
 """Published numbers of the ledger that the README repeats."""
 
 

@@ -50,7 +50,7 @@ class Gray(Method):
 
         conversion: Conversion = setting(
             "luma",
-            "grey of a colour: BT.601 luma, BT.709 luma, mean of the channels, or (max + min) / 2",
+            "grey of a colour: luma (BT.601), luma709 (BT.709), mean of the channels, lightness (max + min) / 2",
             source="ours, the paper names none",
         )
 

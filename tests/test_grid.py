@@ -204,7 +204,7 @@ def test_devices() -> None:
 def test_a_processor_trains_in_bf16_where_it_has_a_matrix_unit(
     amx: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """AVX-512's bf16 instructions alone are slower than fp32."""
+    """AVX-512's bf16 instructions alone do not make it the default."""
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     assert default_precision("cpu") == precision

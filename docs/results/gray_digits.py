@@ -2,8 +2,8 @@
 
     python docs/results/gray_digits.py RUNS
 
-prints a line for each finished trial in a store that still has its weights: the accuracy on the coloured test digits,
-from its result, and that on the same digits before they were coloured. The authors' files of LNL hold both.
+prints, for each finished trial on ``cmnist`` in a store, its accuracy in the last epoch on the coloured test digits and
+on the same digits before they are coloured. It needs the trained weights, which the trials beside this file lack.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import debias_zoo
 from debias_zoo.datasets.mnist import digits_of
+from debias_zoo.errors import ZooError
 from debias_zoo.exporting import export
 from debias_zoo.store import read_finished
 
@@ -23,12 +24,18 @@ def main() -> None:
     digits, labels = digits_of("cmnist", "test", val=0, data_seed=0)
     runs, problems = read_finished(Path(sys.argv[1]))
     for run in runs:
-        with tempfile.TemporaryDirectory() as folder:
-            predictor = debias_zoo.load(export(run, Path(folder) / "exported"))
-        right = (predictor.logits(digits[..., None]).argmax(1) == labels).mean()
         trial = run.result.trial
-        set_ = " ".join(f"{key}={value}" for key, value in trial.config.items())
-        print(f"{trial.method} {set_} seed {trial.seed}: grey digits {100 * right:.1f}")
+        if trial.dataset != "cmnist":
+            continue
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                predictor = debias_zoo.load(export(run, Path(folder) / "exported"))
+        except ZooError as error:
+            problems.append(f"{trial.folder}: {error}")
+            continue
+        gray = (predictor.logits(digits[..., None]).argmax(1) == labels).mean()
+        options = " ".join(trial.options)
+        print(f"{trial.folder}: coloured {run.result.metrics['test']['accuracy']:.1%}, grey {gray:.1%}  {options}")
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
 
