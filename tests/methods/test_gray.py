@@ -49,10 +49,11 @@ def test_conversions_are_those_of_others() -> None:
     random = torch.randint(0, 256, (1, 3, 16, 16), generator=torch.Generator().manual_seed(0)).double()
     pillow = Image.fromarray(random[0].permute(1, 2, 0).byte().numpy()).convert("L")
     assert (to_gray(random, "luma")[0, 0] - torch.tensor(np.array(pillow))).abs().max() <= 1
-    scikit_image = random[0].permute(1, 2, 0) @ torch.tensor([0.2125, 0.7154, 0.0721]).double()  # its rgb2gray
-    torch.testing.assert_close(to_gray(random, "luma709")[0, 2], scikit_image, atol=1e-4, rtol=0)
+    scikit_image = random[0].permute(1, 2, 0) @ torch.tensor([0.2125, 0.7154, 0.0721], dtype=torch.float64)
+    torch.testing.assert_close(to_gray(random, "luma709")[0, 2], scikit_image)  # its rgb2gray
     lightness = [colorsys.rgb_to_hls(*pixel)[1] for pixel in (random / 255)[0].flatten(1).T.tolist()]
-    torch.testing.assert_close((to_gray(random, "lightness") / 255)[0, 1].flatten(), torch.tensor(lightness).double())
+    theirs = torch.tensor(lightness, dtype=torch.float64)
+    torch.testing.assert_close((to_gray(random, "lightness") / 255)[0, 1].flatten(), theirs)
 
 
 def test_another_conversion_is_trained_on_and_kept_at_test() -> None:
